@@ -1,0 +1,1 @@
+"""Take candidates to one octopus commit, and to what was left out and why."""

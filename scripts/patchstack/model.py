@@ -1,0 +1,343 @@
+"""The values that stages hand to each other. Frozen, and nothing in them runs.
+
+Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `TestReport`, `Verdicts`,
+`Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can be started from the
+file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
+carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+SCHEMA_VERSION = 1
+
+Sha = NewType("Sha", str)
+"""A git object id: 40 lower-case hexadecimal digits."""
+
+
+# --- upstream ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Native:
+    """The wheel that carries a release's compiled parts for one Python and platform."""
+
+    python: str
+    platform: str
+    filename: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A release, or a git ref, as one commit of ours in the local store (sources only)."""
+
+    name: str
+    """What was asked for: ``sglang==0.5.12.post1`` or ``URL@ref``."""
+    version: str
+    """The release's version (PEP 440): patches choose their variant by it."""
+    commit: Sha
+    tree: Sha
+    natives: tuple[Native, ...] = ()
+
+
+# --- candidates ----------------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    PATCH = "patch"
+    PULL = "pull"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A patch or a pull request as one commit that can be merged on the base."""
+
+    name: str
+    """The patch's slug, or ``#41``."""
+    kind: Kind
+    title: str
+    author: str
+    head: Sha
+    """A pull request's head as it was admitted; a patch's own topic commit."""
+    commit: Sha
+    """What is merged: ``head`` itself, or its own diff replayed onto the base (``replayed``)."""
+    own_from: Sha
+    """The commit from which the topic's own diff starts: a patch's parent, a pull request's merge base."""
+    own_to: Sha
+    """The commit at which its own diff ends: for a pull request its head."""
+    patch_id: str
+    """``git patch-id --stable`` of the whole own diff; empty when it changes nothing."""
+    paths: tuple[str, ...]
+    """What ``commit`` changes, sorted; both sides of a rename."""
+    required: bool = False
+    requires: tuple[str, ...] = ()
+    """Slugs of the patches that it stands on."""
+    target: str = ""
+    """A pull request's target branch."""
+    replayed: bool = False
+    not_carried: tuple[str, ...] = ()
+    """Paths of the own diff that the base does not carry (tests, docs, the gateway), left off."""
+    url: str = ""
+
+
+class Outcome(StrEnum):
+    """What became of a candidate that is not a parent of tonight's commit."""
+
+    CARRIED = "carried"
+    DROPPED = "dropped"
+    EXCLUDED = "excluded"
+    SKIPPED = "skipped"
+
+
+class Reason(StrEnum):
+    SAME_HEAD = "same head"
+    CONTAINED = "contained"
+    SAME_DIFF = "same diff"
+    NO_EFFECT_ON_BASE = "no effect on the base"
+    NO_EFFECT_ON_STACK = "no effect on what is composed so far"
+    CONFLICT = "conflict"
+    REQUIRED_LEFT_OUT = "what it requires is left out"
+    CARRIER_LEFT_OUT = "its carrier is left out"
+    CONTAINS_DEPLOY = "contains a deploy commit"
+    NO_COMMON_HISTORY = "no common history"
+    HEAD_MISSING = "head is missing"
+    EMPTY = "changes nothing"
+    NOT_CARRIED = "nothing left that the base carries"
+    BUILD_FILES = "changes build files"
+    PROTECTED_PATH = "touches protected paths"
+    SKIPPED_BY_CONFIG = "skipped by deploy.yaml"
+    NOT_FOR_THIS_BASE = "not for this base"
+    SWITCHED_OFF = "optional and not switched on"
+    ON_REQUEST = "left out by --without"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A candidate that is not a parent of tonight's commit, with all that its author needs to know."""
+
+    name: str
+    kind: Kind
+    title: str
+    author: str
+    head: Sha | None
+    outcome: Outcome
+    reason: Reason
+    detail: str
+    """One sentence: what is in the way, and what to do (the command, where there is one)."""
+    twins: tuple[str, ...] = ()
+    """Who has the same change, carries it, or is in conflict with it."""
+    files: tuple[str, ...] = ()
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Patches in series order, then pull requests by number, each at an exact SHA."""
+
+    base: Base
+    topics: tuple[Topic, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Deduped:
+    kept: tuple[Topic, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Equal digest: equal night. ``inputs`` name what it was made of, so that a change can be named."""
+
+    digest: str
+    inputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    lane: str
+    base: Base
+    steps: tuple[Topic, ...]
+    left_out: tuple[LeftOut, ...]
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class Composition:
+    lane: str
+    base: Base
+    commit: Sha
+    """The octopus: parents are the base and every included topic, in order."""
+    tree: Sha
+    included: tuple[Topic, ...]
+    left_out: tuple[LeftOut, ...]
+    fingerprint: Fingerprint
+
+
+# --- proof ---------------------------------------------------------------------------------------------
+
+
+class TestOutcome(StrEnum):
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    FLAKY = "flaky"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    MISSING = "missing"
+    QUARANTINED = "quarantined"
+    SKIPPED_BY_RULE = "skipped_by_rule"
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """One test on one tree."""
+
+    test: str
+    """pytest's node id, from the repository's root."""
+    slug: str
+    """The patch that it guards; ``bed`` for the bed's own controls."""
+    control: bool
+    """A control must pass with and without the patch; a guard must turn."""
+    outcome: TestOutcome
+    duration_s: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TreeRun:
+    """The guards on one tree."""
+
+    label: str
+    """``composed``, ``base``, or ``without <slug>``."""
+    tree: Sha
+    results: tuple[GuardResult, ...]
+    kept: bool = False
+    """Not run again: an equal key was proven before."""
+
+
+class Standing(StrEnum):
+    """What a patch's guards say of it, without and with it."""
+
+    PROVEN = "proven"
+    REDUNDANT = "redundant"
+    BROKEN = "broken"
+    UNPROVEN = "unproven"
+    UNGUARDED = "unguarded"
+
+
+@dataclass(frozen=True)
+class Proof:
+    slug: str
+    standing: Standing
+    detail: str
+
+
+@dataclass(frozen=True)
+class TestReport:
+    lane: str
+    bed: str
+    runs: tuple[TreeRun, ...]
+    proofs: tuple[Proof, ...]
+
+
+class Status(StrEnum):
+    PASS = "PASS"  # noqa: S105
+    FAIL = "FAIL"
+    INCOMPLETE = "INCOMPLETE"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    channel: str
+    status: Status
+    reasons: tuple[str, ...]
+    skipped_by_rule: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    verdicts: tuple[Verdict, ...]
+
+
+# --- release -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """One promoted night: the JSON trailer of its commit on `deploy`."""
+
+    night: str
+    """The run's id."""
+    lane: str
+    at: str
+    base: str
+    base_commit: Sha
+    composition: Sha
+    tree: Sha
+    fingerprint: str
+    included: tuple[tuple[str, Sha], ...]
+    """Name and head of every included topic, in order."""
+    left_out: tuple[tuple[str, str], ...]
+    """Name and reason."""
+    channels: tuple[str, ...]
+    tag: str
+    """The dated tag that is derived from this line."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    lane: str
+    branch: str
+    previous: Sha | None
+    """The branch's tip before; None on the first night."""
+    commit: Sha
+    line: LedgerLine
+    pushed: tuple[tuple[str, Sha], ...]
+    """Every ref that the push moved, and to what."""
+
+
+@dataclass(frozen=True)
+class RangeDiff:
+    """How one topic differs from its form in the last promoted night."""
+
+    name: str
+    change: str
+    """``new``, ``unchanged``, ``changed`` or ``gone``."""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NightReport:
+    """All that a reader of a night is told; the report stage turns it into words."""
+
+    night: str
+    at: str
+    lane: str
+    remote: str
+    headline: Status
+    nothing_to_do: bool
+    """The fingerprint equals the last promoted one: nothing was built, tested or moved."""
+    composition: Composition | None
+    tests: TestReport | None
+    verdicts: tuple[Verdict, ...]
+    promotion: Promotion | None
+    previous: LedgerLine | None
+    """The last promoted night before this one."""
+    range_diffs: tuple[RangeDiff, ...]
+    timings: tuple[Timing, ...]
+    notes: tuple[str, ...]
+    """What was not asked or not done by rule (no GitHub asked, proof kept, ...)."""
+    failure: str = ""
+    exit_code: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    """When there is no composition: what discover, dedup and plan had left out."""

@@ -1,0 +1,1 @@
+"""Take the series and its headers to topics; lint, export, edit."""

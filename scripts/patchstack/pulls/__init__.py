@@ -1,0 +1,1 @@
+"""Take refs of the remote to admitted pull requests at exact SHAs."""

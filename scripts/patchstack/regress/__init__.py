@@ -1,0 +1,1 @@
+"""Run guards on composed trees in the test bed and judge what they say."""

@@ -1,0 +1,1 @@
+"""Move `deploy`, keep its ledger, derive the tags."""

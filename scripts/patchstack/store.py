@@ -1,0 +1,190 @@
+"""The state folder: `store.git`, `remote.git`, `runs/<id>/` and the lock; and the cache of downloads.
+
+Every file appears whole (written beside its place, then renamed) or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from patchstack.errors import MachineError, UsageError
+from patchstack.model import (
+    SCHEMA_VERSION,
+    Base,
+    Candidates,
+    Composition,
+    Deduped,
+    MergePlan,
+    NightReport,
+    Promotion,
+    TestReport,
+    Verdicts,
+)
+
+STAGE_FILES: dict[type, str] = {
+    Base: "base.json",
+    Candidates: "candidates.json",
+    Deduped: "dedup.json",
+    MergePlan: "plan.json",
+    Composition: "composition.json",
+    TestReport: "tests.json",
+    Verdicts: "verdicts.json",
+    Promotion: "promotion.json",
+    NightReport: "report.json",
+}
+"""Each stage's value and the name of its file in the run folder."""
+
+Value = TypeVar("Value")
+
+
+def now_utc() -> datetime:
+    """The present, to the second. ``PATCHSTACK_NOW`` (ISO 8601) stands in for it in tests."""
+    fixed = os.environ.get("PATCHSTACK_NOW")
+    moment = datetime.fromisoformat(fixed) if fixed else datetime.now(UTC)
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def cache_folder() -> Path:
+    """``$PATCHSTACK_CACHE``, else ``patchstack`` below the XDG cache folder; made if it is not there."""
+    chosen = os.environ.get("PATCHSTACK_CACHE")
+    if chosen:
+        folder = Path(chosen)
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patchstack"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"the cache folder {folder} cannot be made: {error.strerror}; set PATCHSTACK_CACHE"
+        ) from error
+    return folder.resolve()
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write ``data`` so that a reader, and a machine that loses power, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode() if isinstance(data, str) else data
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def encode(value: object) -> str:
+    """A stage's value as JSON with its schema version; stable, so that equal values give equal bytes."""
+    from pydantic import TypeAdapter
+
+    body: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return json.dumps({"schema_version": SCHEMA_VERSION, "type": type(value).__name__, **body}, indent=2) + "\n"
+
+
+def decode(kind: type[Value], text: str, source: str) -> Value:
+    """The value that `encode` wrote; `UsageError` names ``source`` when it is something else."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        body = json.loads(text)
+        version, name = body.pop("schema_version"), body.pop("type")
+        if version != SCHEMA_VERSION or name != kind.__name__:
+            raise ValueError(f"it holds {name} of schema {version}, not {kind.__name__} of {SCHEMA_VERSION}")
+        return TypeAdapter(kind).validate_python(body)
+    except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise UsageError(f"{source}: not a {kind.__name__} of this version: {error}; run the stage again") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def path(self, kind: type) -> Path:
+        return self.folder / STAGE_FILES[kind]
+
+    def has(self, kind: type) -> bool:
+        return self.path(kind).is_file()
+
+    def write(self, value: object) -> Path:
+        path = self.path(type(value))
+        write_whole(path, encode(value))
+        return path
+
+    def read(self, kind: type[Value]) -> Value:
+        path = self.path(kind)
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            raise UsageError(f"run {self.id} has no {path.name}: run the stage that writes it first") from None
+        return decode(kind, text, str(path))
+
+
+@dataclass(frozen=True)
+class State:
+    """The state folder (`.patchstack/` unless told otherwise)."""
+
+    root: Path
+
+    @property
+    def store_git(self) -> Path:
+        return self.root / "store.git"
+
+    @property
+    def remote_git(self) -> Path:
+        return self.root / "remote.git"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    def new_run(self) -> Run:
+        """A fresh run folder named by the time, with a number behind it where two fall into one second."""
+        stamp = now_utc().strftime("%Y%m%dT%H%M%SZ")
+        self.runs.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 10_000):
+            folder = self.runs / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return Run(folder)
+        raise MachineError(f"{self.runs} holds 10,000 runs of one second: the clock stands still")
+
+    def run(self, run_id: str) -> Run:
+        folder = self.runs / run_id
+        if "/" in run_id or run_id in {"", ".", ".."} or not folder.is_dir():
+            known = ", ".join(sorted(path.name for path in self.runs.glob("*"))[-5:]) or "none"
+            raise UsageError(f"no run {run_id!r} in {self.runs}; the latest are: {known}")
+        return Run(folder)
+
+    def latest_run(self, having: type | None = None) -> Run | None:
+        """The newest run, or the newest that holds the file of ``having``."""
+        if not self.runs.is_dir():
+            return None
+        folders = sorted((path for path in self.runs.iterdir() if path.is_dir()), key=_run_order, reverse=True)
+        return next((run for run in map(Run, folders) if having is None or run.has(having)), None)
+
+
+def _run_order(folder: Path) -> tuple[str, int]:
+    stamp, _, number = folder.name.partition("-")
+    return stamp, int(number) if number.isdigit() else 1

@@ -1,0 +1,1 @@
+"""Take a release or a git ref to a base commit in the local store."""
