@@ -28,7 +28,9 @@ OLDEST_GIT = (2, 38)  # the first with `merge-tree --write-tree`
 
 # https://git-scm.com/docs/gitattributes: attributes in a tree change what checkout and archive write; the
 # repository's own info/attributes comes last and so has the last word.
-NEUTRAL_ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -export-ignore -export-subst !merge !diff !conflict-marker-size\n"
+NEUTRAL_ATTRIBUTES = (
+    "* -text -eol -ident -filter -working-tree-encoding -export-ignore -export-subst !merge !diff\n"
+)
 
 _LOCAL_ENVIRONMENT = {
     "LC_ALL": "C",

@@ -1,6 +1,6 @@
 """The values that stages hand to each other. Frozen, and nothing in them runs.
 
-Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `TestReport`, `Verdicts`,
+Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `GuardReport`, `Verdicts`,
 `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can be started from the
 file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
 carry their unit in the name.
@@ -181,7 +181,7 @@ class Composition:
 # --- proof ---------------------------------------------------------------------------------------------
 
 
-class TestOutcome(StrEnum):
+class GuardOutcome(StrEnum):
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
     FLAKY = "flaky"
@@ -202,7 +202,7 @@ class GuardResult:
     """The patch that it guards; ``bed`` for the bed's own controls."""
     control: bool
     """A control must pass with and without the patch; a guard must turn."""
-    outcome: TestOutcome
+    outcome: GuardOutcome
     duration_s: float
     reason: str = ""
 
@@ -237,7 +237,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class TestReport:
+class GuardReport:
     lane: str
     bed: str
     runs: tuple[TreeRun, ...]
@@ -328,7 +328,7 @@ class NightReport:
     nothing_to_do: bool
     """The fingerprint equals the last promoted one: nothing was built, tested or moved."""
     composition: Composition | None
-    tests: TestReport | None
+    tests: GuardReport | None
     verdicts: tuple[Verdict, ...]
     promotion: Promotion | None
     previous: LedgerLine | None

@@ -6,6 +6,7 @@ Ctrl-C ends what it started as well.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,10 +46,8 @@ class ProcessTimeout(MachineError):
 
 def _end_session(child: subprocess.Popen[str]) -> tuple[str, str]:
     """End the child's whole session; returns what it had printed."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     stdout, stderr = child.communicate()
     return stdout or "", stderr or ""
 

@@ -20,10 +20,10 @@ from patchstack.model import (
     Candidates,
     Composition,
     Deduped,
+    GuardReport,
     MergePlan,
     NightReport,
     Promotion,
-    TestReport,
     Verdicts,
 )
 
@@ -33,7 +33,7 @@ STAGE_FILES: dict[type, str] = {
     Deduped: "dedup.json",
     MergePlan: "plan.json",
     Composition: "composition.json",
-    TestReport: "tests.json",
+    GuardReport: "tests.json",
     Verdicts: "verdicts.json",
     Promotion: "promotion.json",
     NightReport: "report.json",

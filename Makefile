@@ -1,0 +1,56 @@
+# Set-up, and the few commands that a person or CI types. Everything else is a verb of `patchstack`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
+
+.PHONY: help setup debian nightly test test-all lint format schema relock bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: debian $(VENV)/ready ## Debian packages and the tool's own environment (10 MB)
+
+debian:
+	@missing=""; $(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="python3-venv"; \
+	command -v git >/dev/null || missing="$$missing git"; \
+	for package in $(BED_PACKAGES); do \
+	  dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "setup: installing Debian packages:$$missing"; \
+	  $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(VENV)/ready: requirements.lock pyproject.toml | debian
+	@echo "setup: making $(VENV) from requirements.lock"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+nightly: setup ## one night on this machine: compose, prove, promote to the embedded remote
+	@$(BIN)/patchstack nightly --local
+
+test: setup ## what CI runs: lint, unit and end-to-end tests, every guard with and without its patch
+	@$(BIN)/python -m tests.budget run
+
+test-all: setup ## everything, nothing kept, nothing left for another day
+	@$(BIN)/python -m tests.budget run --all
+
+lint: setup ## ruff, mypy, the schema, the patches
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/patchstack validate && $(BIN)/patchstack lint
+
+format: setup
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+schema: setup ## write deploy.yaml's JSON schema and the README's generated parts again
+	@$(BIN)/python -m tests.generated write
+
+bench: setup ## measure composition against a loop of `git merge`, in one run
+	@$(BIN)/python -m tests.bench

@@ -1,0 +1,298 @@
+"""`deploy.yaml`: the one configuration file. Unknown keys are refused, and all problems are named at once.
+
+The JSON schema beside this module is generated from these classes (`make schema`), and a test keeps it fresh.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from patchstack.errors import ConfigError, MachineError
+
+SCHEMA_PATH = Path(__file__).with_name("deploy.schema.json")
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+def _branch(value: str) -> str:
+    # The part of git check-ref-format that the pattern below leaves open.
+    if ".." in value or "//" in value or "/." in value or value.endswith((".", "/", ".lock")):
+        raise ValueError(f"{value!r} is no branch name that git accepts; use letters, digits, '-', '_', '.', '/'")
+    return value
+
+
+Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"), AfterValidator(_branch)]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$")]
+
+TEST_LANES = ("cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma")
+"""What a channel can need: the test lanes, and the image."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Fork(_Part):
+    repo: Repository
+    main: Branch = "main"
+    remote: str | None = Field(default=None, min_length=1, description="Git URL; none: the embedded remote")
+
+    @field_validator("remote")
+    @classmethod
+    def _no_option(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("-"):
+            raise ValueError("a URL cannot begin with '-'; write the remote's full URL")
+        return value
+
+
+class Upstream(_Part):
+    pypi: str | None = Field(default=None, description="A release: sglang==X")
+    git: str | None = Field(default=None, min_length=1, description="URL of a git repository, with `ref`")
+    ref: str | None = Field(default=None, min_length=1)
+    tree: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$", description="The tree that the base must have")
+
+    @field_validator("pypi")
+    @classmethod
+    def _exact_release(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            requirement = Requirement(value)
+        except InvalidRequirement as error:
+            raise ValueError(f"{error}; write a release as sglang==0.5.12.post1") from error
+        pins = list(requirement.specifier)
+        plain = not (requirement.extras or requirement.url or requirement.marker)
+        if len(pins) != 1 or pins[0].operator != "==" or "*" in pins[0].version or not plain:
+            raise ValueError("the base must be one exact release; write it as sglang==0.5.12.post1")
+        return value
+
+    @field_validator("git", "ref")
+    @classmethod
+    def _no_option(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("-"):
+            raise ValueError("cannot begin with '-'")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Upstream:
+        if (self.pypi is None) == (self.git is None):
+            raise ValueError("name one source: either `pypi: sglang==X` or `git: URL` with `ref: R`")
+        if (self.git is None) != (self.ref is None):
+            raise ValueError("`git` and `ref` belong together; add the one that is missing")
+        return self
+
+
+class Image(_Part):
+    repository: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*$")
+    runtime: Literal["cuda", "cpu"]
+
+
+class Lane(_Part):
+    upstream: Upstream
+    branch: Branch
+    image: Image | None = None
+    optional: tuple[Slug, ...] = Field(default=(), description="Optional patches that are on")
+
+
+class RefSource(_Part):
+    """Every `refs/pull/N/head` of the remote, at its exact SHA; no GitHub is asked."""
+
+    refs: Literal["refs/pull/*/head"]
+
+
+class GitHubSource(_Part):
+    """Open pull requests of a GitHub repository into some branches, from some owners' heads."""
+
+    repo: Repository
+    into: tuple[Branch, ...] = Field(min_length=1)
+    heads: tuple[str, ...] = ()
+
+
+class Admission(_Part):
+    label: str = Field(min_length=1)
+
+
+class Skip(_Part):
+    pr: int = Field(gt=0)
+    because: str = Field(min_length=1)
+
+
+class Pulls(_Part):
+    sources: tuple[RefSource | GitHubSource, ...] = ()
+    admit: Admission | None = None
+    skip: tuple[Skip, ...] = ()
+    protected: tuple[str, ...] = Field(
+        default=(".github/", ".gitattributes", ".gitmodules"),
+        min_length=1,
+        description="Paths that no candidate may touch; a name with a final slash is a folder, at any depth",
+    )
+
+
+class Channel(_Part):
+    needs: tuple[Literal["cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma"], ...] = Field(min_length=1)
+
+
+class Config(_Part):
+    """The whole of `deploy.yaml`."""
+
+    version: Literal[1] = Field(alias="schema", description="Version of this file's layout")
+    fork: Fork
+    lanes: dict[Slug, Lane] = Field(min_length=1)
+    pulls: Pulls = Pulls()
+    channels: dict[Slug, Channel] = Field(min_length=1)
+    schedule_utc: str = Field(default="02:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    max_lost: int = Field(default=2, ge=0)
+    max_age_days: int = Field(default=7, gt=0)
+
+    @model_validator(mode="after")
+    def _branches_differ(self) -> Config:
+        owner: dict[str, str] = {self.fork.main: "fork.main"}
+        for name, lane in self.lanes.items():
+            for branch, what in (
+                (lane.branch, f"lanes.{name}.branch"),
+                (f"base/{name}", f"the base of lane {name}"),
+                (f"stack/{name}", f"the stack of lane {name}"),
+            ):
+                if branch in owner:
+                    raise ValueError(f"branch {branch!r} is both {owner[branch]} and {what}; give each its own")
+                owner[branch] = what
+        return self
+
+
+_FIXES = {
+    "extra_forbidden": "remove the key, or mend its spelling",
+    "missing": "add it",
+    "string_type": "write it in quotes",
+    "int_type": "write a whole number, without quotes",
+    "tuple_type": "write a list: [a, b]",
+    "dict_type": "write a mapping: {key: value}",
+}
+_PLURAL_UNIONS = {"RefSource", "GitHubSource"}
+
+
+def load(path: Path) -> Config:
+    """The configuration at ``path``; `ConfigError` with every problem as ``file:line: path: problem: fix``."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"{path}:1: : there is no such file: run from the repository's root, or use --config"]
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}:1: : it is not UTF-8 ({error.reason}): save it as UTF-8"]) from error
+    except OSError as error:
+        raise MachineError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError([f"{path}:{line}: : not YAML: {error.problem}: mend the line"]) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError([f"{path}:1: : it must be a mapping: start with `schema: 1`"])
+    problems = [f"{path}:{line}: {where}: the key stands twice: keep one" for line, where in _repeated_keys(root, ())]
+    try:
+        config = Config.model_validate_json(json.dumps(_construct(root), default=str))
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError([f"{path}:{line}: : {error.problem}: write plain YAML values"]) from error
+    except ValidationError as error:
+        problems += _problems(path, root, error)
+        config = None
+    if problems or config is None:
+        raise ConfigError(sorted(problems, key=_line_number))
+    return config
+
+
+def _construct(root: yaml.Node) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _line_number(problem: str) -> int:
+    found = re.match(r".*?:(\d+): ", problem)
+    return int(found.group(1)) if found else 0
+
+
+def _repeated_keys(node: yaml.Node, where: tuple[str, ...]) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            path = (*where, str(key.value))
+            if key.value in seen:
+                found.append((key.start_mark.line + 1, ".".join(path)))
+            seen.add(key.value)
+            found += _repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            found += _repeated_keys(value, (*where, str(index)))
+    return found
+
+
+def _line_of(node: yaml.Node, location: tuple[int | str, ...]) -> int:
+    """The line of the value at ``location``, or of the nearest thing around it that is there."""
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _problems(path: Path, root: yaml.Node, error: ValidationError) -> list[str]:
+    """Every problem once. A union reports each member's view: only that of the member that was meant is told."""
+    details = error.errors(include_url=False)
+    deeper = {detail["loc"][: depth + 1] for detail in details for depth in range(len(detail["loc"]) - 1)}
+    found: list[str] = []
+    for detail in details:
+        location = tuple(part for part in detail["loc"] if part not in _PLURAL_UNIONS and part != "[key]")
+        if detail["type"] == "too_short" and detail["loc"] in deeper:
+            continue  # it counts only the entries that are right; the wrong ones are named by themselves
+        member = next((part for part in detail["loc"] if part in _PLURAL_UNIONS), None)
+        if member is not None and member != _meant_source(root, location):
+            continue
+        where = ".".join(map(str, location)) or "(the whole file)"
+        message = detail["msg"].removeprefix("Value error, ")
+        fix = _FIXES.get(detail["type"])
+        if fix is None and detail["type"] == "string_pattern_mismatch":
+            fix = f"write it to match {detail['ctx']['pattern']}"
+            message = f"{detail['input']!r} is not of the right form"
+        text = f"{path}:{_line_of(root, location)}: {where}: {message}"
+        found.append(f"{text}: {fix}" if fix else text if ";" in message else f"{text}: mend the value")
+    return found
+
+
+def _meant_source(root: yaml.Node, location: tuple[int | str, ...]) -> str:
+    """Which kind of source the mapping at ``pulls.sources.N`` was meant to be."""
+    node: yaml.Node = root
+    for part in location[:3]:
+        if isinstance(node, yaml.MappingNode):
+            node = next(value for key, value in node.value if key.value == str(part))
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+    return "RefSource" if "refs" in keys else "GitHubSource"
+
+
+def schema_text() -> str:
+    """The JSON schema of `deploy.yaml`, as it is committed beside this module."""
+    schema = Config.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "deploy.yaml", **schema}
+    return json.dumps(schema, indent=2, ensure_ascii=True) + "\n"

@@ -1,0 +1,137 @@
+"""Run guards on one tree, in the bed's Python, in a child that sees nothing of the user.
+
+The child's environment is an allow-list. What it says comes back through the record that the bed's pytest
+plugin writes (`tests/support/testbed/plugin.py`), one JSON object a line; what pytest collected and the
+record does not answer for is `missing`, never green.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchstack import process
+from patchstack.model import GuardOutcome, GuardResult
+from patchstack.regress.suites import Suite
+
+Progress = Callable[[str], None]
+
+_INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+# What SGLang and Mooncake need on a machine without a GPU.
+_SERVER_ENVIRONMENT = {
+    "SGLANG_USE_CPU_ENGINE": "1",
+    "MC_FORCE_TCP": "1",
+    "SGLANG_HOST_IP": "127.0.0.1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONHASHSEED": "0",
+    "TZ": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree on disk, with the release's compiled parts laid in: ``folder/python/sglang``."""
+
+    folder: Path
+    python: Path
+    """The bed's interpreter."""
+
+
+def child_environment(root: Path, tree: Path, home: Path) -> dict[str, str]:
+    """All that a guard's process sees: no HOME of the user, no agent, no token, no remote."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    support = root / "tests" / "support"
+    return {
+        **inherited,
+        **_SERVER_ENVIRONMENT,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PATCHSTACK_TREE": str(tree),
+        "PYTHONPATH": os.pathsep.join(map(str, (tree / "python", support / "standins", support))),
+    }
+
+
+def run_suite(suite: Suite, tree: Tree, root: Path, logs: Path, limit_s: float) -> tuple[GuardResult, ...]:
+    """Every test of ``suite`` on ``tree``; the output is kept in ``logs``.
+
+    The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
+    it was running and missing if it had not begun.
+    """
+    with tempfile.TemporaryDirectory(prefix="patchstack-guard-", ignore_cleanup_errors=True) as scratch:
+        home = Path(scratch) / "home"
+        home.mkdir()
+        record = Path(scratch) / "record.jsonl"
+        options = ["-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(root)]
+        argv = [str(tree.python), "-m", "pytest", "-q", *options, "--record", str(record), *suite.paths]
+        ended = "ended"
+        try:
+            done = process.run(
+                argv, cwd=root, env=child_environment(root, tree.folder, home), timeout_s=limit_s, check=False
+            )
+            output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
+        except process.ProcessTimeout as late:
+            output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / f"{suite.slug}.log").write_text(output)
+        lines = record.read_text().splitlines() if record.is_file() else []
+    return read_record(suite, lines, ended)
+
+
+def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardResult, ...]:
+    """The record as results, with everything that was collected and not answered for as `missing`.
+
+    A line is ``{"collected": [...]}``, ``{"started": id}`` or a result; a torn last line (the process was
+    killed while it wrote) is not a result.
+    """
+    collected: list[str] = []
+    started: list[str] = []
+    results: dict[str, GuardResult] = {}
+    broken: list[GuardResult] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "collected" in entry:
+            collected += entry["collected"]
+        elif "started" in entry:
+            started.append(entry["started"])
+        else:
+            result = _result(suite, entry)
+            results[result.test] = result
+            if result.test not in collected:
+                broken.append(result)
+    answered = [results.get(test) or _unanswered(suite, test, test in started, ended) for test in collected]
+    if not answered and not broken:
+        reason = f"nothing was collected; pytest {ended}"
+        broken = [GuardResult(path, suite.slug, False, GuardOutcome.MISSING, 0.0, reason) for path in suite.paths]
+    return (*answered, *broken)
+
+
+def _result(suite: Suite, entry: dict[str, object]) -> GuardResult:
+    said = str(entry["outcome"])
+    # A test that skips itself did not run, whatever its reason: it is missing, not green.
+    outcome = GuardOutcome.MISSING if said == "skip" else GuardOutcome(said)
+    duration = entry.get("duration_s", 0.0)
+    return GuardResult(
+        test=str(entry["test"]),
+        slug=suite.slug,
+        control=bool(entry.get("control", False)),
+        outcome=outcome,
+        duration_s=round(float(duration), 3) if isinstance(duration, int | float) else 0.0,
+        reason=str(entry.get("reason", "")),
+    )
+
+
+def _unanswered(suite: Suite, test: str, was_running: bool, ended: str) -> GuardResult:
+    outcome = GuardOutcome.TIMEOUT if was_running and "after" in ended else GuardOutcome.CRASH if was_running else None
+    if outcome is None:
+        return GuardResult(test, suite.slug, False, GuardOutcome.MISSING, 0.0, f"collected, not run: pytest {ended}")
+    return GuardResult(test, suite.slug, False, outcome, 0.0, f"pytest {ended} while it ran")

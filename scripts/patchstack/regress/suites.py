@@ -1,0 +1,68 @@
+"""Which guards belong to which patch, and a digest of all that decides what they say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchstack.errors import ConfigError
+
+BED_SUITE = "bed"
+"""The bed's own controls; they run with every selection."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The guards of one patch."""
+
+    slug: str
+    paths: tuple[str, ...]
+    """Files or folders of tests, relative to the repository's root, with forward slashes."""
+    digest: str
+    """SHA-256 over the guards' files and the bed's support code."""
+
+
+def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tuple[Suite, ...]:
+    """One suite for each ``(slug, paths)``, the bed's own first; `ConfigError` names every path that is wrong."""
+    problems: list[str] = []
+    support = _digest_of(root, [root / "tests" / "support"])
+    suites = []
+    for slug, paths in (((BED_SUITE), ("tests/regression/bed",)), *guards):
+        found: list[Path] = []
+        for path in paths:
+            target = root / path
+            if target.resolve() != target.absolute() or not target.resolve().is_relative_to(root.resolve()):
+                problems.append(
+                    f"patches/{slug}/patch.md:1: guards: {path!r} leads out of the repository: name a folder in it"
+                )
+            elif not _test_files(target):
+                problems.append(f"patches/{slug}/patch.md:1: guards: {path!r} holds no test_*.py: write the guard")
+            else:
+                found.append(target)
+        digest = hashlib.sha256(f"{support} {_digest_of(root, found)}".encode()).hexdigest()
+        suites.append(Suite(slug, tuple(path.rstrip("/") for path in paths), digest))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(suites)
+
+
+def _test_files(target: Path) -> list[Path]:
+    if target.is_file():
+        return [target] if target.name.startswith("test_") and target.suffix == ".py" else []
+    return sorted(target.rglob("test_*.py"))
+
+
+def _digest_of(root: Path, targets: Iterable[Path]) -> str:
+    files = {
+        file
+        for target in targets
+        for file in ([target] if target.is_file() else target.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    total = hashlib.sha256()
+    for file in sorted(files):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        total.update(f"{content} {file.relative_to(root).as_posix()}\n".encode())
+    return total.hexdigest()

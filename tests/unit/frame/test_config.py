@@ -1,0 +1,127 @@
+"""deploy.yaml: what is refused, and that everything wrong is said at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from patchstack import config
+from patchstack.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "deploy.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert caught.value.exit_code == 3
+    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+GOOD = """\
+schema: 1
+fork: {repo: acme/sglang}
+lanes:
+  production:
+    upstream: {pypi: sglang==0.5.12.post1}
+    branch: deploy
+channels:
+  nightly: {needs: [cpu]}
+"""
+
+
+def test_the_committed_file_validates_and_the_least_file_has_defaults(tmp_path: Path) -> None:
+    assert config.load(ROOT / "deploy.yaml").lanes["production"].branch == "deploy"
+    (tmp_path / "deploy.yaml").write_text(GOOD)
+    least = config.load(tmp_path / "deploy.yaml")
+    assert (least.fork.main, least.fork.remote, least.max_lost, least.pulls.sources) == ("main", None, 2, ())
+
+
+def test_every_problem_is_named_at_once_with_its_line(tmp_path: Path) -> None:
+    text = """\
+schema: 2
+fork: {repo: acme, remote: -x}
+lanes:
+  production:
+    upstream: {pypi: sglang>=0.5}
+    branch: main
+    branch: main
+    colour: red
+  edge:
+    upstream: {git: u}
+    branch: "a..b"
+pulls:
+  sources:
+    - {repo: acme/sglang, into: base/production}
+    - {refs: x}
+    - 7
+  skip: [{pr: "x"}]
+channels:
+  nightly: {needs: [gpu]}
+max_lost: many
+"""
+    assert problems(tmp_path, text) == [
+        "1: schema: Input should be 1: mend the value",
+        "2: fork.repo: 'acme' is not of the right form: write it to match ^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$",
+        "2: fork.remote: a URL cannot begin with '-'; write the remote's full URL",
+        "5: lanes.production.upstream.pypi: the base must be one exact release; write it as sglang==0.5.12.post1",
+        "7: lanes.production.branch: the key stands twice: keep one",
+        "8: lanes.production.colour: Extra inputs are not permitted: remove the key, or mend its spelling",
+        "10: lanes.edge.upstream: `git` and `ref` belong together; add the one that is missing",
+        "11: lanes.edge.branch: 'a..b' is no branch name that git accepts; use letters, digits, '-', '_', '.', '/'",
+        "14: pulls.sources.0.into: Input should be a valid array: write a list: [a, b]",
+        "15: pulls.sources.1.refs: Input should be 'refs/pull/*/head': mend the value",
+        "16: pulls.sources.2: Input should be an object: mend the value",
+        "17: pulls.skip.0.pr: Input should be a valid integer: write a whole number, without quotes",
+        "17: pulls.skip.0.because: Field required: add it",
+        (
+            "19: channels.nightly.needs.0: Input should be 'cpu', 'image', '1-gpu', '2-gpu', '4-gpu' or 'rdma':"
+            " mend the value"
+        ),
+        "20: max_lost: Input should be a valid integer: write a whole number, without quotes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [1", "1: : not YAML: expected ',' or ']', but got '<stream end>': mend the line"),
+        ("- 1\n", "1: : it must be a mapping: start with `schema: 1`"),
+        ("", "1: : it must be a mapping: start with `schema: 1`"),
+        ("a: !!python/object:os.system x\n", "could not determine a constructor"),
+        (
+            GOOD.replace("branch: deploy", "branch: stack/production"),
+            "1: (the whole file): branch 'stack/production' is both lanes.production.branch and the stack of lane",
+        ),
+    ],
+)
+def test_broken_files_give_one_clear_problem(tmp_path: Path, text: str, problem: str) -> None:
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert problem in found[0]
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run from the repository's root, or use --config"):
+        config.load(tmp_path / "deploy.yaml")
+
+
+def test_the_committed_schema_is_fresh_and_accepts_the_committed_file() -> None:
+    assert config.SCHEMA_PATH.read_text() == config.schema_text()
+    schema = json.loads(config.schema_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(yaml.safe_load((ROOT / "deploy.yaml").read_text()))
+
+
+def test_the_schema_refuses_what_the_loader_refuses() -> None:
+    schema = Draft202012Validator(json.loads(config.schema_text()))
+    document = yaml.safe_load(GOOD)
+    schema.validate(document)
+    assert not schema.is_valid({**document, "colour": "red"})
+    assert not schema.is_valid({**document, "max_lost": "many"})
