@@ -1,0 +1,129 @@
+"""Where a lane stands: the night just promoted, its channels, its tags, and the last run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from patchstack.git import Repository
+from patchstack.model import LedgerLine, NightReport, Sha, Status
+from patchstack.release.ledger import PromotedNight
+from patchstack.release.promote import NIGHTLY
+from patchstack.release.remote import RemoteState, read_remote
+from patchstack.release.tags import TagFault, tag_faults
+
+
+@dataclass(frozen=True)
+class ChannelStatus:
+    name: str
+    night: str | None
+    """The newest night that moved it; None: it never moved."""
+    tag: str | None
+    current: bool
+    """That night is the one just promoted."""
+    why_not: tuple[str, ...]
+    """What kept it from moving in the last run, as far as this machine knows."""
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The newest run on this machine, promoted or not."""
+
+    night: str
+    status: Status
+    nothing_to_do: bool
+    failure: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    lane: str
+    branch: str
+    remote: str
+    tip: Sha | None
+    """The branch's tip on the remote; None: there is no such branch yet."""
+    night: LedgerLine | None
+    """The night just promoted; None: no night was ever promoted here."""
+    night_commit: Sha | None
+    age_s: int | None
+    """Seconds since it was promoted."""
+    nights: int
+    foreign_on_top: int
+    """Commits on the branch above the newest night that no promotion made."""
+    channels: tuple[ChannelStatus, ...]
+    tags_missing: tuple[str, ...]
+    tags_elsewhere: tuple[TagFault, ...]
+    last_run: LastRun | None
+
+
+def read_status(
+    store: Repository,
+    url: str | None,
+    *,
+    lane: str,
+    branch: str,
+    now: datetime,
+    channels: Sequence[str] = (NIGHTLY,),
+    latest: NightReport | None = None,
+) -> StatusReport:
+    """Ask the remote, and say where the lane stands; changes nothing on the remote.
+
+    ``url`` is None for an embedded remote that no night has made yet. ``channels`` are the configured ones,
+    ``latest`` the newest report of this lane on this machine. Raises `RemoteError` when the remote cannot be asked.
+    """
+    state = read_remote(store, url, lane=lane, branch=branch) if url is not None else None
+    return describe(state, url or "", lane=lane, branch=branch, now=now, channels=channels, latest=latest)
+
+
+def describe(
+    state: RemoteState | None,
+    url: str,
+    *,
+    lane: str,
+    branch: str,
+    now: datetime,
+    channels: Sequence[str],
+    latest: NightReport | None,
+) -> StatusReport:
+    """`read_status` without the remote; pure."""
+    nights = state.history.nights if state else ()
+    last = nights[0] if nights else None
+    faults = tag_faults(nights, state.tags) if state else ()
+    moved = tuple(name for night in nights for name in night.line.channels)
+    names = dict.fromkeys((*channels, *moved))
+    return StatusReport(
+        lane=lane,
+        branch=branch,
+        remote=url,
+        tip=state.deploy.commit if state and state.deploy else None,
+        night=last.line if last else None,
+        night_commit=last.commit if last else None,
+        age_s=int((now - datetime.fromisoformat(last.line.at)).total_seconds()) if last else None,
+        nights=len(nights),
+        foreign_on_top=state.history.foreign_on_top if state else 0,
+        channels=tuple(_channel(name, nights, latest) for name in names),
+        tags_missing=tuple(fault.name for fault in faults if fault.found is None),
+        tags_elsewhere=tuple(fault for fault in faults if fault.found is not None),
+        last_run=_last_run(latest),
+    )
+
+
+def _channel(name: str, nights: Sequence[PromotedNight], latest: NightReport | None) -> ChannelStatus:
+    mover = next((night for night in nights if name in night.line.channels), None)
+    verdicts = [verdict for verdict in latest.verdicts if verdict.channel == name] if latest else []
+    why_not = tuple(reason for verdict in verdicts if verdict.status is not Status.PASS for reason in verdict.reasons)
+    return ChannelStatus(
+        name=name,
+        night=mover.line.night if mover else None,
+        tag=mover.line.tag if mover else None,
+        current=mover is not None and mover is nights[0],
+        why_not=why_not,
+    )
+
+
+def _last_run(latest: NightReport | None) -> LastRun | None:
+    if latest is None:
+        return None
+    return LastRun(latest.night, latest.headline, latest.nothing_to_do, latest.failure, latest.exit_code)
