@@ -12,8 +12,10 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import git as gitpython
 
@@ -28,9 +30,7 @@ OLDEST_GIT = (2, 38)  # the first with `merge-tree --write-tree`
 
 # https://git-scm.com/docs/gitattributes: attributes in a tree change what checkout and archive write; the
 # repository's own info/attributes comes last and so has the last word.
-NEUTRAL_ATTRIBUTES = (
-    "* -text -eol -ident -filter -working-tree-encoding -export-ignore -export-subst !merge !diff\n"
-)
+NEUTRAL_ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -export-ignore -export-subst !merge !diff\n"
 
 _LOCAL_ENVIRONMENT = {
     "LC_ALL": "C",
@@ -140,10 +140,11 @@ def version() -> tuple[int, ...]:
     return found
 
 
-def _execute(argv: list[str], folder: Path, stdin: bytes | None = None) -> Answer:
+def _execute(argv: list[str], folder: Path, stdin: bytes | BinaryIO | None = None) -> Answer:
     """Run argv with GitPython. Its input must be a real file, so bytes go through a temporary one."""
-    with tempfile.TemporaryFile() as stream:
-        if stdin is not None:
+    given = None if stdin is None or isinstance(stdin, bytes) else stdin
+    with tempfile.TemporaryFile() if given is None else nullcontext(given) as stream:
+        if isinstance(stdin, bytes):
             stream.write(stdin)
             stream.seek(0)
         status, stdout, stderr = gitpython.Git(str(folder)).execute(
@@ -187,7 +188,9 @@ class Repository:
 
     # --- the two ways to run git ---
 
-    def attempt(self, *argv: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> Answer:
+    def attempt(
+        self, *argv: str, stdin: bytes | BinaryIO | None = None, env: Mapping[str, str] | None = None
+    ) -> Answer:
         """Run a local command and return its answer whatever its exit status."""
         environment = {
             **_LOCAL_ENVIRONMENT,
@@ -232,6 +235,16 @@ class Repository:
 
     def write_blob(self, data: bytes) -> Sha:
         return Sha(self.run("hash-object", "-w", "--stdin", "--no-filters", stdin=data))
+
+    def fast_import(self, stream: BinaryIO) -> None:
+        """Feed `git fast-import` an open file, from where it stands to its end; its bytes pass no filter.
+
+        The stream must end with ``done``, so that one cut short is refused whole.
+        """
+        argv = ("fast-import", "--quiet", "--done", "--date-format=raw")
+        answer = self.attempt(*argv, stdin=stream)
+        if answer.returncode != 0:
+            raise GitFailed(argv, answer)
 
     def list_tree(self, tree: str, *paths: str) -> tuple[Entry, ...]:
         """Every entry below ``tree`` (blobs, links, submodules), recursively, in path order."""
@@ -373,7 +386,7 @@ class Repository:
         """Every ref that the remote lists; `RemoteError` when it cannot be asked, never an empty answer for it."""
         answer = self._remote("ls-remote", "--quiet", "--refs", "--", url, *patterns)
         if answer.returncode != 0:
-            raise RemoteError(f"{_without_secret(url)} cannot be read: {_last_line(answer.stderr)}")
+            raise RemoteError(f"{without_secret(url)} cannot be read: {_last_line(answer.stderr)}")
         pairs = (line.split("\t", 1) for line in answer.text.splitlines())
         return {name: Sha(sha) for sha, name in pairs}
 
@@ -382,7 +395,7 @@ class Repository:
         argv = ["-c", "gc.auto=0", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
         answer = self._remote(*argv, "--stdin", "--", url, stdin="".join(f"{spec}\n" for spec in refspecs).encode())
         if answer.returncode != 0:
-            raise RemoteError(f"fetching from {_without_secret(url)} failed: {_last_line(answer.stderr)}")
+            raise RemoteError(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
 
     def push(self, url: str, refs: Mapping[str, str]) -> None:
         """Push ``ref -> commit`` in one plain atomic push: fast-forwards only, all of them or none.
@@ -394,7 +407,7 @@ class Repository:
         if answer.returncode != 0:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
             said = "; ".join(line.replace("\t", " ") for line in refused) or _last_line(answer.stderr)
-            raise RemoteError(f"{_without_secret(url)} refused the push, nothing was moved: {said}")
+            raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
 
 
 CANONICAL_DIFF = (
@@ -437,6 +450,6 @@ def _last_line(text: str) -> str:
     return " ".join((telling or lines or ["git said nothing"])[:3])
 
 
-def _without_secret(url: str) -> str:
+def without_secret(url: str) -> str:
     """A URL without user and password."""
     return re.sub(r"^([a-z+]+://)[^/@]*@", r"\1", url)
