@@ -31,9 +31,22 @@ TORCHVISION_SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 
-PINNING_FACTORIES = (
-    "arange empty empty_like empty_strided full full_like ones ones_like rand randint randn tensor zeros zeros_like"
-).split()
+PINNING_FACTORIES = [
+    "arange",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "full",
+    "full_like",
+    "ones",
+    "ones_like",
+    "rand",
+    "randint",
+    "randn",
+    "tensor",
+    "zeros",
+    "zeros_like",
+]
 
 
 def refuse_beside_real_kernels() -> None:
@@ -99,7 +112,7 @@ def _after_torch() -> None:
         """The only call that SGLang makes while it sets up host memory."""
 
         @staticmethod
-        def cudaHostRegister(_pointer: int, _size: int, _flags: int) -> int:  # noqa: N802  (CUDA's name)
+        def cudaHostRegister(_pointer: int, _size: int, _flags: int) -> int:
             return 0
 
     torch.cuda.Event = Event

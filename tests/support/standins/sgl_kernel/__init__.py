@@ -21,8 +21,27 @@ refuse_beside_real_kernels()
 __version__ = "0+standin"
 
 SUBMODULES = frozenset(
-    "allreduce attention cutlass_moe elementwise flash_attn flash_mla gemm grammar mamba marlin memory moe "
-    "quantization sampling sparse_flash_attn spatial speculative top_k utils".split()
+    [
+        "allreduce",
+        "attention",
+        "cutlass_moe",
+        "elementwise",
+        "flash_attn",
+        "flash_mla",
+        "gemm",
+        "grammar",
+        "mamba",
+        "marlin",
+        "memory",
+        "moe",
+        "quantization",
+        "sampling",
+        "sparse_flash_attn",
+        "spatial",
+        "speculative",
+        "top_k",
+        "utils",
+    ]
 )
 
 
@@ -63,9 +82,7 @@ def assign_req_to_token_pool_cpu(
 ) -> None:
     """Write each request's new slots into its row: ``req_to_token[req, start:end] = next(end - start) slots``."""
     taken = 0
-    for request, start, end in zip(
-        req_pool_indices.tolist(), start_offset.tolist(), end_offset.tolist(), strict=True
-    ):
+    for request, start, end in zip(req_pool_indices.tolist(), start_offset.tolist(), end_offset.tolist(), strict=True):
         slots = out_cache_loc[taken : taken + end - start]
         req_to_token[request, start:end] = slots.to(req_to_token.dtype)
         taken += end - start

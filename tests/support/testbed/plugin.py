@@ -1,0 +1,239 @@
+"""Pytest plugin of the test bed (``-p testbed.plugin``): the record of outcomes, marks, limits, fixtures.
+
+With ``--record FILE`` it appends one JSON object a line to FILE:
+
+* ``{"collected": [node ids]}`` once, and ``{"started": node id}`` before each test, so that a test without
+  an answer is known to be missing;
+* for each test ``{"test": node id, "outcome": ..., "control": bool, "duration_s": float, "reason": str}``,
+  where ``reason`` is the first line of the assertion or exception.
+
+Outcomes: ``pass``; ``fail``, an assertion of the test's own or ``pytest.fail`` in the call phase; ``timeout``,
+its limit was hit; ``skip``; and ``crash``, everything else: an error while collecting, setting up or tearing
+down, another exception, an assertion in the code under test.
+
+A test has 120 s or what ``@pytest.mark.limit(seconds)`` says. At the limit the stacks of this process and of
+all its children go into the report, the children are ended and the next test runs. If the main thread cannot
+be interrupted, the time-out is recorded and the process ends: the tests after it are then missing.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from testbed.assertions import is_by_the_test
+from testbed.ports import Ports
+from testbed.processes import Children
+from testbed.standins import activate
+
+DEFAULT_LIMIT_S = 120.0
+TEARDOWN_LIMIT_S = 30.0
+STUCK_AFTER_S = 60.0
+"""How long after its limit a test that cannot be interrupted ends this process."""
+
+STUCK_EXIT_CODE = 86
+
+
+class LimitReached(BaseException):
+    """Not an Exception: code under test that catches everything must not swallow it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", type=Path, metavar="FILE", help="append each test's outcome to FILE, as JSON lines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "control: must pass with the patch and without it")
+    config.addinivalue_line("markers", f"limit(seconds): the test's time limit, {DEFAULT_LIMIT_S:.0f} s by default")
+    # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
+    config.addinivalue_line("filterwarnings", "default")
+    activate()
+    record = Record(config.getoption("--record"))
+    config.pluginmanager.register(record, "testbed-record")
+    config.pluginmanager.register(Limits(record), "testbed-limits")
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    """Loopback ports that are this test's alone."""
+    held = Ports()
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Children]:
+    """Processes of this test; none outlives it. A failing test shows the end of their output."""
+    started = Children(tmp_path / "children")
+    request.node.stash[_CHILDREN] = started
+    yield started
+    started.close()
+
+
+_CHILDREN = pytest.StashKey[Children]()
+
+
+class Record:
+    """Turns pytest's reports into one outcome a test and writes them down."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._phases: dict[str, list[tuple[str, str]]] = {}
+        self._durations_s: dict[str, float] = {}
+        self._controls: set[str] = set()
+        self._limits_hit: dict[str, float] = {}
+
+    def limit_hit(self, test: str, limit_s: float) -> None:
+        self._limits_hit[test] = limit_s
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            reason = str(report.longrepr).strip().splitlines()[-1]
+            self._answer(report.nodeid, "crash", 0.0, f"cannot be collected: {reason}")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._controls = {item.nodeid for item in session.items if item.get_closest_marker("control")}
+        self._write({"collected": [item.nodeid for item in session.items]})
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._write({"started": nodeid})
+        self._phases[nodeid] = []
+        self._durations_s[nodeid] = 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.excinfo is not None and _CHILDREN in item.stash:
+            for name, output in item.stash[_CHILDREN].logs():
+                item.add_report_section(call.when, f"output of child {name}", output)
+        report = yield
+        self._durations_s[item.nodeid] += call.duration
+        if report.skipped:
+            self._phases[item.nodeid].append(("skip", str(report.longrepr)))
+        elif call.excinfo is not None:
+            self._phases[item.nodeid].append(_judge(call.when, call.excinfo.value))
+        elif report.failed:  # an expected failure that passed
+            self._phases[item.nodeid].append(("fail", str(report.longrepr)))
+        return report
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        if nodeid in self._limits_hit:
+            outcome, reason = "timeout", f"did not end within {self._limits_hit[nodeid]:.0f} s"
+        else:
+            # The first thing that went wrong is the answer; what came after may be its consequence.
+            outcome, reason = next(iter(self._phases[nodeid]), ("pass", ""))
+        self._answer(nodeid, outcome, self._durations_s[nodeid], reason)
+
+    def stuck(self, nodeid: str, limit_s: float) -> None:
+        """Record a time-out of a test that cannot be interrupted; its process ends next."""
+        self._answer(nodeid, "timeout", limit_s, f"did not end within {limit_s:.0f} s and could not be interrupted")
+
+    def _answer(self, test: str, outcome: str, duration_s: float, reason: str) -> None:
+        first_line = (reason.strip().splitlines() or [""])[0]
+        self._write(
+            {
+                "test": test,
+                "outcome": outcome,
+                "control": test in self._controls,
+                "duration_s": round(duration_s, 3),
+                "reason": first_line,
+            }
+        )
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+def _judge(phase: str, error: BaseException) -> tuple[str, str]:
+    """The outcome that an exception in a phase means, and its text."""
+    own = is_by_the_test(error) or isinstance(error, pytest.fail.Exception)
+    if phase == "call" and own:
+        return "fail", str(error) or "assertion without a message"
+    where = "" if phase == "call" else f"{phase}: "
+    return "crash", f"{where}{type(error).__name__}: {error}"
+
+
+class Limits:
+    """One timer a test: a signal that interrupts the main thread, and a thread for when that cannot be done."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._item: pytest.Item | None = None
+        self._phase: str | None = None
+        self._limit_s = DEFAULT_LIMIT_S
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        mark = item.get_closest_marker("limit")
+        self._item, self._limit_s = item, float(mark.args[0]) if mark else DEFAULT_LIMIT_S
+        watchdog = threading.Timer(self._limit_s + STUCK_AFTER_S, self._give_up, [item.nodeid, self._limit_s])
+        watchdog.daemon = True
+        before = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, self._limit_s)
+        watchdog.start()
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            watchdog.cancel()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        return (yield from self._during("setup"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        return (yield from self._during("call"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        return (yield from self._during("teardown"))
+
+    def _during(self, phase: str) -> Generator[None, object, object]:
+        self._phase = phase
+        try:
+            return (yield)
+        finally:
+            self._phase = None
+
+    def _ring(self, _number: int, _frame: FrameType | None) -> None:
+        """Runs in the main thread, wherever that is."""
+        if self._item is None or self._phase is None:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)  # between two phases: nothing to interrupt yet
+            return
+        signal.setitimer(signal.ITIMER_REAL, TEARDOWN_LIMIT_S)
+        self._record.limit_hit(self._item.nodeid, self._limit_s)
+        self._item.add_report_section(self._phase, "stacks of this process at the limit", _stacks_of_this_process())
+        if _CHILDREN in self._item.stash:
+            stacks = self._item.stash[_CHILDREN].abort()
+            self._item.add_report_section(self._phase, "stacks of the children at the limit", stacks)
+        raise LimitReached(f"{self._item.nodeid} did not end within {self._limit_s:.0f} s")
+
+    def _give_up(self, nodeid: str, limit_s: float) -> None:
+        """Runs in the watchdog's thread."""
+        print(f"{nodeid} cannot be interrupted; this process ends", file=sys.__stderr__)
+        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        self._record.stuck(nodeid, limit_s)
+        os._exit(STUCK_EXIT_CODE)
+
+
+def _stacks_of_this_process() -> str:
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read()
