@@ -21,7 +21,7 @@ refuse_beside_real_kernels()
 __version__ = "0+standin"
 
 SUBMODULES = frozenset(
-    [
+    {
         "allreduce",
         "attention",
         "cutlass_moe",
@@ -41,7 +41,7 @@ SUBMODULES = frozenset(
         "speculative",
         "top_k",
         "utils",
-    ]
+    }
 )
 
 
