@@ -453,3 +453,8 @@ def _last_line(text: str) -> str:
 def without_secret(url: str) -> str:
     """A URL without user and password."""
     return re.sub(r"^([a-z+]+://)[^/@]*@", r"\1", url)
+
+
+def readable(text: str) -> str:
+    """Text that came out of git, with each byte that is no UTF-8 as an escape, so that it can be written down."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

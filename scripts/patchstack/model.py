@@ -53,6 +53,25 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Pull:
+    """A pull request as it was admitted: one head, and where its own diff begins."""
+
+    number: int
+    name: str
+    """``#41``."""
+    head: Sha
+    title: str
+    author: str
+    target: str
+    """The branch that it is meant for."""
+    merge_base: Sha
+    """Where ``head`` left ``target``: its own diff is from here to ``head``."""
+    shared: bool
+    """Some of its commits are on a published branch but not in the base: merged by its head, it would carry them."""
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class Topic:
     """A patch or a pull request as one commit that can be merged on the base."""
 
@@ -104,6 +123,8 @@ class Reason(StrEnum):
     CARRIER_LEFT_OUT = "its carrier is left out"
     CONTAINS_DEPLOY = "contains a deploy commit"
     NO_COMMON_HISTORY = "no common history"
+    INTO_MAIN = "into main: never composed"
+    OTHER_LANE = "for another lane"
     HEAD_MISSING = "head is missing"
     EMPTY = "changes nothing"
     NOT_CARRIED = "nothing left that the base carries"
