@@ -1,0 +1,108 @@
+"""Pages as GitHub-flavoured Markdown in which outside text is inert.
+
+GitHub reads mentions, references and links from the rendered text, so that a backslash does not stop
+them; inside code it reads nothing (https://github.github.com/gfm/#code-spans). So outside text stands in
+code spans: a name or title as a whole, in a sentence each word that could act.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from patchstack.model import NightReport
+from patchstack.report.inert import visible
+from patchstack.report.page import Badge, Block, Line, Page, Prose, Quoted
+from patchstack.report.pages import night_page
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+QUOTED_LIMIT = 160
+PROSE_LIMIT = 1000
+
+# A word with any of these could format, link, mention, refer, embed, or read as HTML or as mathematics.
+_ACTS = re.compile(r"[*_~<>|\\@#$&^{}]|:(?=.)|^www\.|^gh-\d", re.IGNORECASE)
+# At the beginning of a line these make a list, a heading's underline or a rule.
+_OPENS = re.compile(r"[-+=]+|\d+[.)]")
+
+
+def render_markdown(report: NightReport) -> str:
+    """A night as `report.md`."""
+    return render_page(night_page(report))
+
+
+def render_page(page: Page) -> str:
+    return _template().render(page=page)
+
+
+def code(text: str, limit: int | None = QUOTED_LIMIT) -> str:
+    """A code span that holds ``text`` whatever is in it, also in a table; nothing for an empty text."""
+    shown = visible(text, limit)
+    if not shown.strip():
+        return ""
+    if "|" in shown:
+        # A bar ends a table's cell even in code, and how it is escaped there depends on the reader. In HTML
+        # every sign that Markdown knows can be a character reference, which is never structure:
+        # https://github.github.com/gfm/#entity-and-numeric-character-references
+        return f"<code>{re.sub(r'[!-/:-@[-`{-~]', lambda sign: f'&#{ord(sign[0])};', shown)}</code>"
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    # A span loses one blank on either side: https://github.github.com/gfm/#code-spans
+    padding = " " if shown[0] in "` " or shown[-1] in "` " else ""
+    return f"{fence}{padding}{shown}{padding}{fence}"
+
+
+def prose(text: str) -> str:
+    """A sentence in which what stands between backticks is a code span, and so is every word that could act."""
+    pieces = visible(" ".join(text.split()), PROSE_LIMIT).split("`")
+    closed = len(pieces) if len(pieces) % 2 else len(pieces) - 1
+    shown = (
+        code(piece, None) if index % 2 and index < closed else _words(piece, first=index == 0)
+        for index, piece in enumerate(pieces)
+    )
+    return "".join(shown)
+
+
+def _words(text: str, *, first: bool) -> str:
+    done = []
+    for index, word in enumerate(text.split(" ")):
+        opens = first and index == 0 and _OPENS.fullmatch(word)
+        done.append(code(word, None) if opens or _ACTS.search(word) else re.sub(r"([\[\]])", r"\\\1", word))
+    return " ".join(done)
+
+
+def inline(line: Line) -> str:
+    return "".join(map(_part, line))
+
+
+def _part(part: str | Quoted | Prose | Badge) -> str:
+    if isinstance(part, Quoted):
+        return code(part.text)
+    if isinstance(part, Prose):
+        return prose(part.text)
+    return f"**{part.text}**" if isinstance(part, Badge) else part
+
+
+def fenced(block: Block) -> str:
+    """A code block whose fence is longer than any within."""
+    longest = max((len(run) for line in block.lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}diff", *block.lines, fence])
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Autoescape is for HTML; here the filters keep outside text inert.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("patchstack.report", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(inline=inline, prose=prose, fenced=fenced)
+    return environment.get_template("page.md.j2")

@@ -1,0 +1,153 @@
+"""The parts of a report, each from the values that it tells of; long ones are cut and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from patchstack.model import (
+    GuardOutcome,
+    GuardReport,
+    GuardResult,
+    LedgerLine,
+    LeftOut,
+    Promotion,
+    RangeDiff,
+    Timing,
+    Topic,
+    Verdict,
+)
+from patchstack.report import words
+from patchstack.report.inert import visible_lines
+from patchstack.report.page import Badge, Block, Line, Prose, Quoted, Section, Table
+from patchstack.report.rangediff import CHANGED, GONE, NEW, UNCHANGED
+
+ROWS = 30
+"""How many rows, items or blocks a section shows before it points to the JSON."""
+DIFF_LINES = 60
+DIFF_WIDTH = 240
+
+Item = TypeVar("Item")
+
+
+def _cut(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
+    return items[:ROWS], words.more(len(items) - ROWS)
+
+
+def included(topics: Sequence[Topic]) -> Section:
+    if not topics:
+        return Section(words.INCLUDED, (words.NOTHING_INCLUDED,))
+    shown, more = _cut(topics)
+    rows = tuple(
+        (
+            (Quoted(topic.name),),
+            (Quoted(topic.title),),
+            (Quoted(topic.author),),
+            (words.short(topic.head),),
+            words.topic_notes(topic),
+        )
+        for topic in shown
+    )
+    return Section(words.INCLUDED, table=Table(words.INCLUDED_COLUMNS, rows), more=more)
+
+
+def left_out(items: Sequence[LeftOut]) -> tuple[Section, ...]:
+    """One section an outcome, in the order of `words.LEFT_OUT`; none for an outcome that nobody has."""
+    sections = []
+    for outcome, (title, meaning) in words.LEFT_OUT.items():
+        those = [item for item in items if item.outcome is outcome]
+        shown, more = _cut(those)
+        if those:
+            sections.append(Section(title, ((meaning,),), items=tuple(map(words.left_out, shown)), more=more))
+    return tuple(sections)
+
+
+def tests(report: GuardReport | None) -> tuple[Section, ...]:
+    if report is None:
+        return (Section(words.PROOFS, (words.NO_TESTS,)),)
+    shown, more = _cut(report.proofs)
+    rows = tuple(
+        ((Quoted(proof.slug),), (Badge(proof.standing.value),), (Prose(proof.detail),) if proof.detail else ())
+        for proof in shown
+    )
+    proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
+    return (proofs, _guards(report)) if rows else (_guards(report),)
+
+
+def _guards(report: GuardReport) -> Section:
+    """Every guard with its outcome on each tree, and below it what is not green where all should be."""
+    intro = (words.bed(report.bed), *map(words.tree_run, report.runs))
+    by_tree = [{result.test: result for result in run.results} for run in report.runs]
+    every = {result.test: result for run in report.runs for result in run.results}
+    shown, more = _cut(list(every.values()))
+    rows: tuple[tuple[Line, ...], ...] = tuple(
+        (
+            (Quoted(result.test),),
+            (words.CONTROL if result.control else words.GUARD,),
+            *(_outcome(results.get(result.test)) for results in by_tree),
+        )
+        for result in shown
+    )
+    # On the plain base a guard is meant to fail; anywhere else whatever is not green has its reason told.
+    red = [
+        words.not_green(run.label, result)
+        for run in report.runs
+        for result in run.results
+        if result.outcome is not GuardOutcome.PASS and (result.control or run.label == "composed")
+    ]
+    items, more_items = _cut(red)
+    table = Table((*words.GUARD_COLUMNS, *(run.label for run in report.runs)), rows) if rows else None
+    return Section(words.GUARDS, intro, table, tuple(items), more_items or more)
+
+
+def _outcome(result: GuardResult | None) -> Line:
+    return (Badge(result.outcome.value),) if result else ()
+
+
+def verdicts(items: Sequence[Verdict], promotion: Promotion | None) -> tuple[Section, ...]:
+    moved = promotion.line.channels if promotion else ()
+    lines = tuple(words.verdict(item, moved) for item in items)
+    return (Section(words.VERDICTS, items=lines),) if lines else ()
+
+
+def range_diffs(previous: LedgerLine | None, diffs: Sequence[RangeDiff]) -> tuple[Section, ...]:
+    if previous is None:
+        return (Section(words.RANGE_DIFF, (words.FIRST_NIGHT,)),) if diffs else ()
+    if not diffs:
+        return ()
+    tally = {change: sum(diff.change == change for diff in diffs) for change in (CHANGED, NEW, GONE, UNCHANGED)}
+    intro = words.since(previous, tally[CHANGED], tally[NEW], tally[GONE], tally[UNCHANGED])
+    moved = [diff for diff in diffs if diff.change in (NEW, GONE)]
+    changed = [diff for diff in diffs if diff.change not in (NEW, GONE, UNCHANGED)]
+    items, more_items = _cut(moved)
+    blocks, more_blocks = _cut(changed)
+    lines = tuple(words.difference(diff.name, diff.change, diff.text) for diff in items)
+    return (
+        Section(
+            words.RANGE_DIFF,
+            (intro,),
+            items=lines,
+            blocks=tuple(_block(diff) for diff in blocks),
+            more=more_items or more_blocks,
+        ),
+    )
+
+
+def _block(diff: RangeDiff) -> Block:
+    lines = visible_lines(diff.text, DIFF_WIDTH)
+    return Block(
+        words.difference(diff.name, diff.change), lines[:DIFF_LINES], words.more_lines(len(lines) - DIFF_LINES)
+    )
+
+
+def timings(items: Sequence[Timing]) -> tuple[Section, ...]:
+    if not items:
+        return ()
+    rows: list[tuple[Line, ...]] = [((timing.stage,), (words.seconds(timing.seconds),)) for timing in items]
+    rows.append(((words.TOTAL,), (words.seconds(sum(timing.seconds for timing in items)),)))
+    return (Section(words.TIMINGS, table=Table(words.TIMING_COLUMNS, tuple(rows))),)
+
+
+def notes(items: Sequence[str]) -> tuple[Section, ...]:
+    shown, more = _cut(items)
+    return (Section(words.NOTES, items=tuple((Prose(note),) for note in shown), more=more),) if items else ()
