@@ -76,6 +76,11 @@ class Raised:
     """Whether it is an assertion of the test's, not of the code under test."""
 
 
+def what_was_raised(error: BaseException) -> Raised:
+    text = "".join(traceback.format_exception(error))
+    return Raised(type(error).__name__, str(error), text, is_by_the_test(error))
+
+
 class Link:
     """The child's end of the line to its test."""
 
@@ -88,8 +93,8 @@ class Link:
         """Give the test's ``child.receive()`` a message (pickled); any thread may."""
         self._write("message", message)
 
-    def receive(self, limit_s: float = 60.0) -> Any:
-        """The next ``child.send(...)`` of the test; raises TimeoutError after ``limit_s`` seconds."""
+    def receive(self, limit_s: float | None = 60.0) -> Any:
+        """The next ``child.send(...)`` of the test; raises TimeoutError after ``limit_s`` seconds, if not None."""
         try:
             return self._inbox.get(timeout=limit_s)
         except queue.Empty:
@@ -129,8 +134,7 @@ def main() -> None:
         function, args = task.load()
         link._write("returned", function(link, *args))
     except BaseException as error:
-        text = "".join(traceback.format_exception(error))
-        link._write("raised", Raised(type(error).__name__, str(error), text, is_by_the_test(error)))
+        link._write("raised", what_was_raised(error))
         sys.stderr.flush()
         os._exit(0)
     sys.stdout.flush()
