@@ -406,7 +406,8 @@ class Repository:
         answer = self._remote("push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--", url, *refspecs)
         if answer.returncode != 0:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
-            said = "; ".join(line.replace("\t", " ") for line in refused) or _last_line(answer.stderr)
+            heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith("remote:")]
+            said = "; ".join([line.replace("\t", " ") for line in refused] + heard) or _last_line(answer.stderr)
             raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
 
 

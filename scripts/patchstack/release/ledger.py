@@ -81,15 +81,14 @@ def format_message(line: LedgerLine) -> str:
     from pydantic import TypeAdapter
 
     body = {"schema_version": SCHEMA_VERSION, **TypeAdapter(LedgerLine).dump_python(line, mode="json")}
-    pulls = sum("#" in name for name, _ in line.included)
     listing = [f"  {name} {head[:12]}" for name, head in line.included] or ["  nothing"]
     if line.left_out:
         listing += ["Left out:", *(f"  {name}: {reason}" for name, reason in line.left_out)]
     return "\n".join(
         [
-            f"{line.lane} night {line.night}: {len(line.included) - pulls} patches and {pulls} pull requests",
+            f"{line.lane} night {line.night}: {_topics(len(line.included))} on {line.base}",
             "",
-            f"Base: {line.base} {line.base_commit[:12]}",
+            f"Base: {line.base_commit[:12]}",
             "Included:",
             *listing,
             "",
@@ -97,6 +96,10 @@ def format_message(line: LedgerLine) -> str:
             "",
         ]
     )
+
+
+def _topics(number: int) -> str:
+    return "1 topic" if number == 1 else f"{number} topics"
 
 
 def parse_trailer(text: str, commit: str) -> LedgerLine | None:
