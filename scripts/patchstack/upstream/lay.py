@@ -152,11 +152,6 @@ def _clear_partial(folder: Path) -> None:
 def _refuse_unsafe(store: Repository, tree: str, entries: Sequence[Entry]) -> None:
     problems = [f"{entry.path} {problem}" for entry in entries if (problem := path_problem(entry.path))]
     problems += clashes([entry.path for entry in entries])
-    problems += [
-        f"{entry.path} has mode {entry.mode}"
-        for entry in entries
-        if entry.mode not in {LINK, GITLINK, EXECUTABLE, FILE}
-    ]
     problems += escaping_links(_link_targets(store, entries))
     if problems:
         raise CompositionError(

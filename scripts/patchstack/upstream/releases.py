@@ -92,7 +92,8 @@ def _parsed(requirement: str) -> Requirement:
     try:
         release = Requirement(requirement)
     except InvalidRequirement as error:
-        raise ConfigError([f"upstream.pypi: {error}; write a release as sglang==0.5.12.post1"]) from error
+        why = str(error).splitlines()[0]
+        raise ConfigError([f"upstream.pypi: {requirement}: {why}; write it as sglang==0.5.12.post1"]) from error
     pins = list(release.specifier)
     if len(pins) != 1 or pins[0].operator != "==" or "*" in pins[0].version:
         raise ConfigError([f"upstream.pypi: {requirement} is not one exact release; write it as sglang==0.5.12.post1"])
