@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from testbed.child import Link, Raised, Task, what_was_raised
@@ -152,7 +153,10 @@ def start_pair(
     shape = shape or PairShape()
     port = ports.take()
     environment = {"SGLANG_HOST_IP": "127.0.0.1", "MC_FORCE_TCP": "1", "GLOO_SOCKET_IFNAME": "lo", **shape.env}
-    sides = [children.start(_serve, role, shape, port, name=role, env=environment) for role in ("prefill", "decode")]
+    sides = [
+        children.start(_serve, role, shape, port, children.folder / f"{role}.rendezvous", name=role, env=environment)
+        for role in ("prefill", "decode")
+    ]
     for side in sides:
         said = side.receive(limit_s)
         if said != "ready":
@@ -160,9 +164,9 @@ def start_pair(
     return MooncakePair(*map(SideHandle, sides))
 
 
-def _serve(link: Link, role: str, shape: PairShape, port: int) -> None:
+def _serve(link: Link, role: str, shape: PairShape, port: int, rendezvous: Path) -> None:
     """The main thread of a side: one call of the test after the other."""
-    side = Side(role, shape, port)
+    side = Side(role, shape, port, rendezvous)
     link.send("ready")
     while True:
         task: Task = link.receive(limit_s=None)

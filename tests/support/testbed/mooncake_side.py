@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,9 +52,12 @@ class Area:
 
 
 class Side:
-    """A manager, its memory and its rooms. ``role`` is ``prefill`` or ``decode``."""
+    """A manager, its memory and its rooms. ``role`` is ``prefill`` or ``decode``.
 
-    def __init__(self, role: str, shape: PairShape, bootstrap_port: int) -> None:
+    ``rendezvous`` is a file that is not there yet: the side's process group, of itself alone, meets in it.
+    """
+
+    def __init__(self, role: str, shape: PairShape, bootstrap_port: int, rendezvous: Path) -> None:
         from sglang.srt.disaggregation.base.conn import KVPoll
         from sglang.srt.disaggregation.utils import DisaggregationMode, KVClassType, TransferBackend, get_kv_class
 
@@ -65,7 +69,7 @@ class Side:
         self.rooms: dict[int, Any] = {}
         """The sender or receiver of each room that was opened here."""
         server_args = _server_args(role, shape, bootstrap_port)
-        _start_parallel_state(server_args)
+        _start_parallel_state(server_args, rendezvous)
         self.engine = _start_engine()
         self.pool, self.request_pool = _pools(shape)
         self.metadata = _metadata(shape)
@@ -178,7 +182,7 @@ def _server_args(role: str, shape: PairShape, bootstrap_port: int) -> Any:
     )
 
 
-def _start_parallel_state(server_args: Any) -> None:
+def _start_parallel_state(server_args: Any, rendezvous: Path) -> None:
     """One rank of one: the managers ask SGLang's parallel state for their rank and size."""
     import torch
     from sglang.srt.distributed import init_distributed_environment, initialize_model_parallel
@@ -186,11 +190,8 @@ def _start_parallel_state(server_args: Any) -> None:
     from sglang.srt.server_args import set_global_server_args_for_scheduler
 
     set_global_server_args_for_scheduler(server_args)
-    with socket.socket() as probe:  # the group of one listens here; torch takes a socket that is bound already
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
     init_distributed_environment(
-        backend="gloo", world_size=1, rank=0, local_rank=0, distributed_init_method=f"tcp://{LOOPBACK}:{port}"
+        backend="gloo", world_size=1, rank=0, local_rank=0, distributed_init_method=f"file://{rendezvous}"
     )
     initialize_model_parallel(tensor_model_parallel_size=1, backend="gloo")
     initialize_dp_attention(server_args, SimpleNamespace(hidden_size=16, dtype=torch.float32))

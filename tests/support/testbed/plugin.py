@@ -14,6 +14,9 @@ down, another exception, an assertion in the code under test.
 A test has 120 s or what ``@pytest.mark.limit(seconds)`` says. At the limit the stacks of this process and of
 all its children go into the report, the children are ended and the next test runs. If the main thread cannot
 be interrupted, the time-out is recorded and the process ends: the tests after it are then missing.
+
+In the bed (``PATCHSTACK_TREE`` is set) the whole run moves into a network of its own and turns the stand-ins
+on, before anything else is imported.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any
 
 import pytest
 
+from testbed import network
 from testbed.assertions import is_by_the_test
 from testbed.ports import Ports
 from testbed.processes import Children
@@ -58,10 +62,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"limit(seconds): the test's time limit, {DEFAULT_LIMIT_S:.0f} s by default")
     # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
     config.addinivalue_line("filterwarnings", "default")
+    if os.environ.get("PATCHSTACK_TREE"):
+        config.stash[_NETWORK] = network.make_private()
     activate()
     record = Record(config.getoption("--record"))
     config.pluginmanager.register(record, "testbed-record")
     config.pluginmanager.register(Limits(record), "testbed-limits")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return f"network: {config.stash[_NETWORK]}" if _NETWORK in config.stash else None
 
 
 @pytest.fixture
@@ -82,6 +92,7 @@ def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Childre
 
 
 _CHILDREN = pytest.StashKey[Children]()
+_NETWORK = pytest.StashKey[str]()
 
 
 class Record:
