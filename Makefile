@@ -50,7 +50,7 @@ format: setup
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 schema: setup ## write deploy.yaml's JSON schema and the README's generated parts again
-	@$(BIN)/python -m tests.generated write
+	@$(BIN)/patchstack generate
 
 bench: setup ## measure composition against a loop of `git merge`, in one run
 	@$(BIN)/python -m tests.bench

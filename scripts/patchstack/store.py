@@ -101,7 +101,7 @@ def decode(kind: type[Value], text: str, source: str) -> Value:
         if version != SCHEMA_VERSION or name != kind.__name__:
             raise ValueError(f"it holds {name} of schema {version}, not {kind.__name__} of {SCHEMA_VERSION}")
         return TypeAdapter(kind).validate_python(body)
-    except (ValueError, KeyError, AttributeError, ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise UsageError(f"{source}: not a {kind.__name__} of this version: {error}; run the stage again") from error
 
 

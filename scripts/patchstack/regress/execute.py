@@ -42,9 +42,11 @@ class Tree:
     folder: Path
     python: Path
     """The bed's interpreter."""
+    bytecode: Path
+    """Where this tree's compiled bytecode goes: never into the tree, never beside another tree's."""
 
 
-def child_environment(root: Path, tree: Path, home: Path) -> dict[str, str]:
+def child_environment(root: Path, tree: Tree, home: Path) -> dict[str, str]:
     """All that a guard's process sees: no HOME of the user, no agent, no token, no remote."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     support = root / "tests" / "support"
@@ -53,8 +55,9 @@ def child_environment(root: Path, tree: Path, home: Path) -> dict[str, str]:
         **_SERVER_ENVIRONMENT,
         "HOME": str(home),
         "TMPDIR": str(home),
-        "PATCHSTACK_TREE": str(tree),
-        "PYTHONPATH": os.pathsep.join(map(str, (tree / "python", support / "standins", support))),
+        "PATCHSTACK_TREE": str(tree.folder),
+        "PYTHONPATH": os.pathsep.join(map(str, (tree.folder / "python", support / "standins", support))),
+        "PYTHONPYCACHEPREFIX": str(tree.bytecode),
     }
 
 
@@ -72,9 +75,7 @@ def run_suite(suite: Suite, tree: Tree, root: Path, logs: Path, limit_s: float) 
         argv = [str(tree.python), "-m", "pytest", "-q", *options, "--record", str(record), *suite.paths]
         ended = "ended"
         try:
-            done = process.run(
-                argv, cwd=root, env=child_environment(root, tree.folder, home), timeout_s=limit_s, check=False
-            )
+            done = process.run(argv, cwd=root, env=child_environment(root, tree, home), timeout_s=limit_s, check=False)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
         except process.ProcessTimeout as late:
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"

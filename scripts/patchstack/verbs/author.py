@@ -1,0 +1,176 @@
+"""The verbs of a patch's author: `validate`, `lint`, `patch edit`, `patch export`, `patch table`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchstack import config as configuration
+from patchstack.config import Upstream
+from patchstack.errors import EXIT_CODES, ConfigError, StaleFiles
+from patchstack.git import Repository
+from patchstack.model import Base
+from patchstack.patches.edit import edit
+from patchstack.patches.export import export
+from patchstack.patches.header import Patch
+from patchstack.patches.lint import lint as lint_patches
+from patchstack.patches.series import read_series
+from patchstack.report.table import PatchRow, patch_table
+from patchstack.store import write_whole
+from patchstack.upstream.provider import resolve_base
+from patchstack.workplace import Workplace
+
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class Validated:
+    lanes: tuple[str, ...]
+    patches: tuple[str, ...]
+
+
+def validate(config_path: Path) -> Validated:
+    """Check deploy.yaml and every patch's front matter; `ConfigError` with all problems of both."""
+    problems: list[str] = []
+    lanes: dict[str, tuple[str, ...]] = {}
+    slugs: dict[str, bool] = {}
+    try:
+        lanes = {name: lane.optional for name, lane in configuration.load(config_path).lanes.items()}
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        slugs = {patch.slug: patch.optional for patch in read_series(config_path.absolute().parent / "patches")}
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        problems += [
+            f"{config_path}:1: lanes.{name}.optional: {slug!r} is no optional patch of the series: "
+            f"{'take it out, it is required' if slug in slugs else 'mend the name'}"
+            for name, optional in lanes.items()
+            for slug in optional
+            if not slugs.get(slug)
+        ]
+    if problems:
+        raise ConfigError(problems)
+    return Validated(tuple(lanes), tuple(slugs))
+
+
+def lint(work: Workplace) -> list[str]:
+    """Check every patch on every lane's base, and that the generated files are fresh; what was checked."""
+    validate(work.config_path)
+    patches = read_series(work.patches_folder)
+    store = work.store()
+    bases: dict[str, Base] = {}
+    for name, lane in work.config.lanes.items():
+        base = resolve_base(
+            lane.upstream,
+            store,
+            work.cache,
+            offline=work.offline,
+            where=f"lanes.{name}.upstream",
+            progress=work.progress,
+        )
+        bases[base.version] = base
+    bases |= releases(work, store, patches, bases)
+    found = lint_patches(patches, bases, store, root=work.root, progress=work.progress)
+    found.require_clean()
+    stale = stale_files(work.root)
+    if stale:
+        raise StaleFiles(f"{', '.join(stale)}: not what `make schema` writes; run it and commit the result")
+    return [*found.checked, f"{configuration.SCHEMA_PATH.name} and {README} are fresh"]
+
+
+def releases(
+    work: Workplace, store: Repository, patches: tuple[Patch, ...], known: Mapping[str, Base]
+) -> dict[str, Base]:
+    """The releases on which diffs were cut and that no lane has."""
+    wanted = {variant.cut_on for patch in patches for variant in patch.variants} - known.keys()
+    return {
+        version: resolve_base(
+            Upstream(pypi=f"sglang=={version}"), store, work.cache, offline=work.offline, progress=work.progress
+        )
+        for version in sorted(wanted)
+    }
+
+
+def edit_patch(work: Workplace, slug: str, folder: Path) -> str:
+    """Make the work tree of a patch; what to do in it, for the author."""
+    store, base, patches, others = _authoring(work)
+    made = edit(store, base, patches, slug, folder, releases=others, progress=work.progress)
+    below = f"on top of {', '.join(made.below)}" if made.below else "on the plain base"
+    lines = [
+        f"{made.folder}: branch {made.branch}, {below}",
+        *made.note.splitlines(),
+        f"change it, commit, then: patchstack patch export {slug} --from {folder}",
+    ]
+    return "\n".join(lines)
+
+
+def export_patch(work: Workplace, slug: str, folder: Path | None, *, dry_run: bool) -> list[str]:
+    """Write the patch's diff in canonical form; the files that were stale, relative to the repository."""
+    store, base, patches, others = _authoring(work)
+    written = export(store, base, patches, slug, folder, releases=others, dry_run=dry_run)
+    return [str(path.absolute().relative_to(work.root)) for path in written]
+
+
+def _authoring(work: Workplace) -> tuple[Repository, Base, tuple[Patch, ...], dict[str, Base]]:
+    patches = read_series(work.patches_folder)
+    store = work.store()
+    upstream = work.lane.upstream
+    base = resolve_base(upstream, store, work.cache, offline=work.offline, progress=work.progress)
+    return store, base, patches, releases(work, store, patches, {base.version: base})
+
+
+# --- generated files ---
+
+
+def table_of_patches(root: Path) -> str:
+    """The README's table: one row a patch, in series order."""
+    rows = [
+        PatchRow(
+            slug=patch.slug,
+            symptom=patch.title,
+            need=", ".join(f"{need.value} on {release}" for release, need in patch.bases),
+            upstream_status=patch.upstream_status,
+            optional=patch.optional,
+        )
+        for patch in read_series(root / "patches")
+    ]
+    return patch_table(rows)
+
+
+def table_of_exit_codes() -> str:
+    lines = ["| code | meaning |", "|---|---|", *(f"| {code} | {said} |" for code, said in sorted(EXIT_CODES.items()))]
+    return "\n".join(lines) + "\n"
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """Every committed file that is generated, wholly or between markers, as it should be."""
+    readme = root / README
+    text = readme.read_text() if readme.is_file() else ""
+    for name, content in (("patches", table_of_patches(root)), ("exit-codes", table_of_exit_codes())):
+        text = _between_markers(text, name, content)
+    return {readme: text, configuration.SCHEMA_PATH: configuration.schema_text()}
+
+
+def stale_files(root: Path) -> list[str]:
+    return [path.name for path, text in generated(root).items() if not path.is_file() or path.read_text() != text]
+
+
+def write_generated(root: Path) -> list[str]:
+    """Write the stale ones again; their names."""
+    stale = stale_files(root)
+    for path, text in generated(root).items():
+        if path.name in stale:
+            write_whole(path, text)
+    return stale
+
+
+def _between_markers(text: str, name: str, content: str) -> str:
+    begin, end = f"<!-- {name}: generated by `make schema` -->\n", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ConfigError([f"{README}:1: : the markers of {name} are missing: add {begin.strip()} and {end}"])
+    return f"{before}{begin}{content}{closed}{after}"

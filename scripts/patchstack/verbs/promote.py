@@ -1,0 +1,65 @@
+"""`patchstack promote` and `patchstack status`: the deploy branch, moved and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchstack.model import Composition, Kind, NightReport, Promotion, Verdicts
+from patchstack.release.promote import Source, decide
+from patchstack.release.promote import promote as push_promotion
+from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
+from patchstack.release.status import StatusReport, read_status
+from patchstack.release.tags import TagRepair, push_missing_tags
+from patchstack.store import Run, now_utc
+from patchstack.verbs.plan import merge_topics
+from patchstack.workplace import Workplace
+
+
+def open_remote(work: Workplace) -> RemoteState:
+    """What the remote holds now; the embedded one is made on first use."""
+    if work.embedded:
+        ensure_embedded_remote(Path(work.remote), work.lane.branch)
+    return read_remote(work.store(), work.remote, lane=work.lane_name, branch=work.lane.branch)
+
+
+def repair(work: Workplace, state: RemoteState) -> TagRepair:
+    """Derived tags that a killed night did not make."""
+    return push_missing_tags(work.store(), work.remote, state)
+
+
+def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promotion:
+    """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move."""
+    composition, verdicts = run.read(Composition), run.read(Verdicts)
+    store = work.store()
+    required = [topic for topic in composition.included if topic.kind is Kind.PATCH and topic.required]
+    stack = merge_topics(work, composition, required)
+    decision = decide(
+        night=run.id,
+        at=now_utc(),
+        composition=composition,
+        stack=Source(stack.commit, stack.tree),
+        verdicts=verdicts.verdicts,
+        remote=open_remote(work),
+    )
+    if dry_run:
+        return decision.promotion
+    for note in decision.notes:
+        work.progress(note)
+    promotion = push_promotion(store, work.remote, decision)
+    run.write(promotion)
+    return promotion
+
+
+def status(work: Workplace) -> StatusReport:
+    """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer."""
+    missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
+    latest = work.state.latest_run(having=NightReport)
+    return read_status(
+        work.store(),
+        None if missing else work.remote,
+        lane=work.lane_name,
+        branch=work.lane.branch,
+        now=now_utc(),
+        channels=tuple(work.config.channels),
+        latest=latest.read(NightReport) if latest else None,
+    )
