@@ -23,7 +23,8 @@ QUOTED_LIMIT = 160
 PROSE_LIMIT = 1000
 
 # A word with any of these could format, link, mention, refer, embed, or read as HTML or as mathematics.
-_ACTS = re.compile(r"[*_~<>|\\@#$&^{}]|:(?=.)|^www\.|^gh-\d", re.IGNORECASE)
+_ACTS = re.compile(r"[`*_~<>|\\@#$&^{}]|:(?=.)|(?<!\w)www\.|(?<!\w)gh-\d", re.IGNORECASE)
+_BRACKET = re.compile(r"([\[\]])")
 # At the beginning of a line these make a list, a heading's underline or a rule.
 _OPENS = re.compile(r"[-+=]+|\d+[.)]")
 
@@ -57,20 +58,22 @@ def code(text: str, limit: int | None = QUOTED_LIMIT) -> str:
 def prose(text: str) -> str:
     """A sentence in which what stands between backticks is a code span, and so is every word that could act."""
     pieces = visible(" ".join(text.split()), PROSE_LIMIT).split("`")
-    closed = len(pieces) if len(pieces) % 2 else len(pieces) - 1
-    shown = (
-        code(piece, None) if index % 2 and index < closed else _words(piece, first=index == 0)
-        for index, piece in enumerate(pieces)
-    )
-    return "".join(shown)
+    if len(pieces) % 2 == 0:  # the last backtick opens nothing: it is a sign like any other
+        pieces[-2:] = ["`".join(pieces[-2:])]
+    line = ""
+    for index, piece in enumerate(pieces):
+        shown = " ".join(map(_word, piece.split(" "))) if index % 2 == 0 else code(piece, None) or code("``")
+        # Two spans that touch would be read as one, with the fence between them inside.
+        line += f" {shown}" if line.endswith("`") and shown.startswith("`") else shown
+    first, blank, rest = line.strip().partition(" ")
+    return f"{code(first, None) if _OPENS.fullmatch(first) else first}{blank}{rest}"
 
 
-def _words(text: str, *, first: bool) -> str:
-    done = []
-    for index, word in enumerate(text.split(" ")):
-        opens = first and index == 0 and _OPENS.fullmatch(word)
-        done.append(code(word, None) if opens or _ACTS.search(word) else re.sub(r"([\[\]])", r"\\\1", word))
-    return " ".join(done)
+def _word(word: str) -> str:
+    """A word as it is, or in code if it could act; the punctuation around it stays outside."""
+    core = word.lstrip("(").rstrip(".,:;)")
+    before, _, after = word.partition(core) if core else (word, "", "")
+    return before + (code(core, None) if _ACTS.search(core) else _BRACKET.sub(r"\\\1", core)) + after
 
 
 def inline(line: Line) -> str:

@@ -29,7 +29,7 @@ def night_page(report: NightReport) -> Page:
     parts += sections.left_out(left_out)
     if composition and not report.nothing_to_do:
         parts += sections.tests(report.tests)
-    parts += sections.verdicts(report.verdicts, report.promotion)
+    parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
     parts += sections.range_diffs(report.previous, report.range_diffs)
     parts += sections.timings(report.timings)
     parts += sections.notes(report.notes)
@@ -40,6 +40,8 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
     lines: list[Line] = []
     if report.nothing_to_do:
         lines.append(words.nothing_to_do(report.previous))
+        if report.previous:
+            lines += [words.ledger_tree(report.previous), words.ledger_included(report.previous)]
     if report.failure:
         lines.append(words.failed(report.exit_code))
         lines += [(Prose(problem),) for problem in report.failure.splitlines()]

@@ -11,7 +11,6 @@ from patchstack.model import (
     GuardResult,
     LedgerLine,
     LeftOut,
-    Promotion,
     RangeDiff,
     Timing,
     Topic,
@@ -104,8 +103,8 @@ def _outcome(result: GuardResult | None) -> Line:
     return (Badge(result.outcome.value),) if result else ()
 
 
-def verdicts(items: Sequence[Verdict], promotion: Promotion | None) -> tuple[Section, ...]:
-    moved = promotion.line.channels if promotion else ()
+def verdicts(items: Sequence[Verdict], moved: Sequence[str] | None) -> tuple[Section, ...]:
+    """``moved`` are the channels that a promotion moved; None where none was meant to."""
     lines = tuple(words.verdict(item, moved) for item in items)
     return (Section(words.VERDICTS, items=lines),) if lines else ()
 

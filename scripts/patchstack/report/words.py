@@ -231,7 +231,9 @@ def verdict(item: Verdict, moved_channels: Sequence[str] | None) -> Line:
     why: Line = (": ", *reasons, *((f"; {rest}",) if rest else ())) if item.reasons else ()
     skipped: Line = ()
     if item.skipped_by_rule:
-        skipped = (" (skipped by rule: ", *joined([(Prose(rule),) for rule in item.skipped_by_rule[:_MANY]]), ")")
+        rules = joined([(Prose(rule),) for rule in item.skipped_by_rule[:_MANY]])
+        rest = more(len(item.skipped_by_rule) - _MANY)
+        skipped = (" (skipped by rule: ", *rules, *((f"; {rest}",) if rest else ()), ")")
     return (Quoted(item.channel), " ", Badge(item.status.value), did, *why, *skipped)
 
 
@@ -297,6 +299,10 @@ def deployed(line: LedgerLine, branch: str, age_s: int) -> Line:
 
 def at_tip(tip: str, line: LedgerLine) -> Line:
     return ("Tip ", short(tip), ", tree ", short(line.tree), ", base ", Quoted(line.base), ".")
+
+
+def ledger_tree(line: LedgerLine) -> Line:
+    return ("It is tree ", short(line.tree), " on base ", Quoted(line.base), ", tag ", Quoted(line.tag), ".")
 
 
 def ledger_included(line: LedgerLine) -> Line:

@@ -1,0 +1,68 @@
+"""Text that people have put into titles, and what it must not do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import fixed_night
+
+from patchstack.model import GuardReport, NightReport, RangeDiff, Verdict
+
+TEXTS = (
+    "`", "``", "```", "a`b``c```d", "`@team`@team", "x` @team `y", "`a`` @team", "\\`@team\\`", "`unclosed @team",
+    "|", "a|b", "\\|", "a\\|b", "|\n|---|", "`|` @team |", "x | <b>y</b> | @team",
+    "<!-- patchstack:night -->", "-->", "<script>alert(1)</script>", "<img src=x onerror=y>", "</code>@team",
+    "&lt;b&gt; &#64;team", "<https://evil.example>", "https://evil.example", "(www.evil.example)", "a@evil.example",
+    "[x](https://evil.example)", "![x](y)", "[x]: y", "[ ] task", "\\[x](y)",
+    "@team", "(@team)", "hi,@team!", "#1", "fixes #1", "acme/sglang#1", "GH-1", "(gh-1)",
+    "# heading", "- item", "+ item", "1. item", "2) item", "===", "---", "***", "> quote", "    code", "\tcode", "~~~",
+    "*a*", "_a_", "__a__", "~~a~~", "$x$", ":tada:", "{{ 7 * 7 }}", "{% raw %}",
+    "line\nbreak", "line\r\nbreak", "a\n\n# heading", "a\u2028b", "a\u2029b", "a\x85b", "a\x0bb", "a\x0cb",
+    "\x1b[31mred\x1b[0m", "\x1b]8;;https://evil.example\x07x\x1b]8;;\x07", "\x9b31m", "\x07", "\x08\x08\x08", "\x00",
+    "\u202egnp.exe", "\u2066a\u2069", "\u200b", "\u200e", "\ufeff", "\U000e0041", "\ue000", "\udcff", "\ud800",
+    "[red]x[/red]", "[link=https://evil.example]x[/link]", "[/]", ":smile:", "", " ", "  a  ", "x" * 5000,
+)  # fmt: skip
+
+
+def random_texts(number: int) -> Iterator[str]:
+    """Texts of the signs above in any order; the same ones each time."""
+    chance = random.Random(20261121)
+    signs = ["`", "``", "|", "\\", "@team", "#1", "<", ">", "<!--", "-->", "[", "]", "(", ")", "*", "_", "&", ";", ":"]
+    signs += [" ", "\n", "\t", "\x1b[", "\u202e", "a", "b.py", "www.", "gh-1", "http://", "~", "$", "-", "1.", "!", "="]
+    for _ in range(number):
+        yield "".join(chance.choice(signs) for _ in range(chance.randrange(1, 12)))
+
+
+def night(text: str) -> NightReport:
+    """The fixed night with ``text`` wherever somebody from outside can write."""
+    composition = fixed_night.COMPOSITION
+    runs = tuple(
+        replace(run, results=tuple(replace(result, test=text + result.test, reason=text) for result in run.results))
+        for run in fixed_night.RED_TESTS.runs
+    )
+    return replace(
+        fixed_night.NIGHT,
+        composition=replace(
+            composition,
+            included=tuple(
+                replace(topic, title=text, author=text, not_carried=(text, "b"), requires=(text,))
+                for topic in composition.included
+            ),
+            left_out=tuple(
+                replace(item, title=text, author=text, detail=text, twins=(text, "#41"), files=(text, text))
+                for item in composition.left_out
+            ),
+        ),
+        tests=GuardReport(
+            "production", text, runs, tuple(replace(proof, detail=text) for proof in fixed_night.RED_TESTS.proofs)
+        ),
+        verdicts=tuple(Verdict(item.channel, item.status, (text, text), (text,)) for item in fixed_night.VERDICTS),
+        range_diffs=(
+            *(RangeDiff(name, "changed", f"1: a ! 1: b {text}\n{text}") for name in ("ib-device-map", "#41")),
+            RangeDiff(text, "gone", text),
+        ),
+        notes=(text if text.strip() else "nothing", f"x {text}"),
+        remote=text,
+    )
