@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from release_bench import Bench
 
 from patchstack.git import Repository
 from patchstack.release.remote import ensure_embedded_remote
+
+from .release_bench import Bench
 
 
 @pytest.fixture

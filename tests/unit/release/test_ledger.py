@@ -4,10 +4,11 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from release_bench import FIRST, Bench
 
 from patchstack.errors import RemoteError
 from patchstack.release.ledger import History, dated_tag, format_message, history, make_line, parse_trailer
+
+from .release_bench import FIRST, Bench
 
 
 def test_history_is_read_back_from_the_first_parents(bench: Bench) -> None:

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from release_bench import FIRST, GREEN, LANE, Bench
 
 from patchstack.errors import GateFailed, Incomplete, RemoteError
 from patchstack.git import EMPTY_TREE
 from patchstack.model import Sha, Status, Verdict
 from patchstack.release.promote import GENESIS, Draft, Source, decide, promote
 from patchstack.store import encode
+
+from .release_bench import FIRST, GREEN, LANE, Bench
 
 
 def test_first_night_stands_on_genesis_and_publishes_everything_at_once(bench: Bench) -> None:

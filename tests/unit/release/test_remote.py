@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from release_bench import BRANCH, LANE, Bench
 
 from patchstack.errors import MachineError, RemoteError
 from patchstack.git import Repository
 from patchstack.release.ledger import History
 from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
+
+from .release_bench import BRANCH, LANE, Bench
 
 
 def _everything(folder: Path) -> dict[str, tuple[int, bytes]]:

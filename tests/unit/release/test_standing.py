@@ -3,13 +3,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from release_bench import BRANCH, FIRST, LANE, Bench
 
 from patchstack.errors import RemoteError
 from patchstack.model import NightReport, Status, Verdict
 from patchstack.release.status import ChannelStatus, LastRun, StatusReport, read_status
 from patchstack.release.tags import TagFault
 from patchstack.store import decode, encode
+
+from .release_bench import BRANCH, FIRST, LANE, Bench
 
 
 def _status(bench: Bench, hours: int = 0, latest: NightReport | None = None) -> StatusReport:

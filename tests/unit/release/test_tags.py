@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from release_bench import BRANCH, LANE, Bench
 
 from patchstack.errors import RemoteError
 from patchstack.release.tags import TagFault, TagRepair, repair_tags
+
+from .release_bench import BRANCH, LANE, Bench
 
 
 def _repair(bench: Bench) -> TagRepair:

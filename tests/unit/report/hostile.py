@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-import fixed_night
-
 from patchstack.model import GuardReport, NightReport, RangeDiff, Verdict
+
+from . import fixed_night
 
 TEXTS = (
     "`", "``", "```", "a`b``c```d", "`@team`@team", "x` @team `y", "`a`` @team", "\\`@team\\`", "`unclosed @team",

@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 
-import fixed_night
-import hostile
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -17,6 +15,8 @@ from markdown_it.token import Token
 from patchstack.report.inert import visible, visible_lines
 from patchstack.report.markdown import code, prose, render_markdown
 from patchstack.report.terminal import make_console, render_terminal
+
+from . import fixed_night, hostile
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 # What GitHub makes of text that stands outside code, after Markdown has been read.

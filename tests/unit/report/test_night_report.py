@@ -6,13 +6,14 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-import fixed_night
 import pytest
 
 from patchstack.model import GuardOutcome, NightReport, RangeDiff, TreeRun
 from patchstack.report.markdown import render_markdown
 from patchstack.report.terminal import make_console, render_terminal
 from patchstack.store import decode, encode
+
+from . import fixed_night
 
 GOLDEN = Path(__file__).with_name("golden")
 NIGHTS = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import fixed_night as night
-
 from patchstack.model import MergePlan, Verdicts
 from patchstack.release.status import ChannelStatus, LastRun, StatusReport
 from patchstack.release.tags import TagFault
@@ -16,6 +14,8 @@ from patchstack.report.terminal import (
     render_promotion,
     render_status,
 )
+
+from . import fixed_night as night
 
 
 def _lines(text: str) -> list[str]:
