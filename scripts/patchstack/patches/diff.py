@@ -99,7 +99,8 @@ def _file(entry: PatchedFile) -> FileDiff:
     if not new and not deleted and _plain_path(entry.source_file) != path:
         raise DiffProblem(entry.diff_line_no or 1, f"{path}: a rename: write it as a deletion and an addition")
     index = _INDEX.search(str(entry.patch_info or ""))
-    if index is None and entry.source_mode == entry.target_mode:
+    mode_only = not (new or deleted or len(entry)) and entry.source_mode != entry.target_mode
+    if index is None and not mode_only:
         raise DiffProblem(entry.diff_line_no or 1, f"{path}: it has no `index` line: export it again")
     return FileDiff(
         path=path,

@@ -17,7 +17,7 @@ from patchstack.patches.edit import find_patch, stack_below
 from patchstack.patches.header import Patch
 from patchstack.patches.mail import authorship, format_mail, message_of, with_cut_on
 from patchstack.patches.replay import replay
-from patchstack.patches.topics import parent_of, topic_of
+from patchstack.patches.site import parent_of, topic_of
 from patchstack.patches.variants import variant_name
 from patchstack.patches.worktree import WorkTree
 from patchstack.store import write_whole

@@ -18,7 +18,7 @@ from patchstack.model import Base, LeftOut, Topic
 from patchstack.patches.header import HEADER_NAME, MUTANTS, Patch, line_of_key
 from patchstack.patches.mail import format_mail
 from patchstack.patches.prose import prose_problems
-from patchstack.patches.topics import topic_of
+from patchstack.patches.site import topic_of
 from patchstack.patches.variants import Variant
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC
 from email import policy
-from email.headerregistry import AddressHeader, DateHeader
-from email.parser import BytesHeaderParser
+from email.errors import HeaderParseError
+from email.header import decode_header
+from email.parser import BytesParser
+from email.utils import parseaddr, parsedate_to_datetime
 
 from patchstack.git import Repository, Signature
 
@@ -72,29 +75,30 @@ def read_mail(data: bytes) -> Mail:
     start = re.search(rb"^diff --git ", rest, re.MULTILINE)
     if not separator or not re.match(rb"(From |From: )", head):
         raise MailProblem(1, "(mail header): there is none: write the file with `patchstack patch export`")
+    if not head.isascii():
+        raise MailProblem(1, "(mail header): it holds bytes that are not ASCII: encode them as RFC 2047 says")
     if start is None:
         raise MailProblem(1, "(diff): there is none, it changes nothing: remove the patch from the series")
     if head.startswith(b"From "):
         head = head.partition(b"\n")[2]
-    headers = BytesHeaderParser(policy=policy.default).parsebytes(head + b"\n\n")
-    sender, date, subject = headers["From"], headers["Date"], headers["Subject"]
-    if not isinstance(sender, AddressHeader) or len(sender.addresses) != 1 or not sender.addresses[0].addr_spec:
+    headers = BytesParser(policy=policy.compat32).parsebytes(head + b"\n\n", headersonly=True)
+    name, address = parseaddr(_unfolded(headers["From"]))
+    if not address:
         raise MailProblem(1, "From: it names no author: write `From: Name <address>`")
-    if not isinstance(date, DateHeader) or date.datetime is None:
-        raise MailProblem(1, "Date: it is missing or no date: write it as `Sat, 21 Nov 2026 00:00:00 +0000`")
-    if not str(subject or "").strip():
+    try:
+        moment = parsedate_to_datetime(_unfolded(headers["Date"]))
+    except ValueError:
+        raise MailProblem(1, "Date: it is missing or no date: write it as `Sat, 21 Nov 2026 00:00:00 +0000`") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    subject = _decoded(_unfolded(headers["Subject"]))
+    if not subject:
         raise MailProblem(1, "Subject: it is missing: write the title of patch.md")
     try:
         # As git-am does: what stands between a line `---` and the diff (a diffstat) is no part of the message.
         body = re.split(r"^---$", rest[: start.start()].decode(), maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
     except UnicodeDecodeError as error:
         raise MailProblem(1, f"(message): not UTF-8 ({error.reason}): save it as UTF-8") from error
-    moment = date.datetime
-    author = Signature(
-        sender.addresses[0].display_name or sender.addresses[0].addr_spec,
-        sender.addresses[0].addr_spec,
-        f"@{int(moment.timestamp())} {moment.strftime('%z') or '+0000'}",
-    )
+    author = Signature(_decoded(name) or address, address, f"@{int(moment.timestamp())} {moment:%z}")
     before_diff = data[: len(data) - len(rest) + start.start()]
     return Mail(
         author=author,
@@ -102,6 +106,21 @@ def read_mail(data: bytes) -> Mail:
         diff=rest[start.start() :],
         diff_line=before_diff.count(b"\n") + 1,
     )
+
+
+def _unfolded(header: object) -> str:
+    return re.sub(r"\r?\n(?=[ \t])", "", str(header or ""))
+
+
+def _decoded(text: str) -> str:
+    """RFC 2047 words as text. The header classes of `email.policy` put a space between two that belong together."""
+    try:
+        parts = [
+            part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(text)
+        ]
+    except (ValueError, LookupError, HeaderParseError) as error:
+        raise MailProblem(1, f"(mail header): {text!r} cannot be decoded ({error}): write it in UTF-8") from error
+    return "".join(parts).strip()
 
 
 def format_mail(store: Repository, commit: str) -> bytes:

@@ -33,17 +33,16 @@ class Landing:
     """The first line of its old side in the file before, counted from 1."""
     new_line: int
     """The first line of its new side in the file after."""
-    definitions: tuple[str, ...]
-    """Qualified names of the innermost definitions around its removed and its added lines, sorted."""
 
 
 @dataclass(frozen=True)
 class Placement:
+    before: Sha
     tree: Sha
     landings: tuple[Landing, ...]
 
 
-def place(store: Repository, tree: str, diff: bytes, files: Sequence[FileDiff]) -> Placement:
+def place(store: Repository, tree: Sha, diff: bytes, files: Sequence[FileDiff]) -> Placement:
     """Apply ``diff`` to ``tree``; `DoesNotApply` names every hunk that finds no place.
 
     Landings are given for hunks of Python files that exist before and after.
@@ -56,7 +55,7 @@ def place(store: Repository, tree: str, diff: bytes, files: Sequence[FileDiff]) 
     for file in files:
         if file.hunks and not file.is_new and not file.is_deleted and file.path.endswith(".py"):
             landings += _landings(file, _read(store, tree, file.path), _read(store, after, file.path))
-    return Placement(after, tuple(landings))
+    return Placement(tree, after, tuple(landings))
 
 
 def has_already(store: Repository, tree: str, diff: bytes) -> bool:
@@ -93,21 +92,42 @@ def preimage_problems(store: Repository, tree: str, files: Sequence[FileDiff]) -
 # --- where hunks land ---
 
 
+def definitions(store: Repository, placement: Placement, files: Sequence[FileDiff]) -> tuple[tuple[str, ...], ...]:
+    """Of each landing, the qualified names of the innermost definitions around its removed and its added lines.
+
+    `DoesNotApply` when a file is no Python, before the patch or with it.
+    """
+    outlines: dict[tuple[str, str], Outline] = {}
+    hunks = {(file.path, hunk.number): hunk for file in files for hunk in file.hunks}
+    found = []
+    for landing in placement.landings:
+        names: set[str] = set()
+        hunk = hunks[landing.path, landing.hunk]
+        sides = (
+            (placement.before, "before the patch", landing.old_line, hunk.removed_at),
+            (placement.tree, "with the patch", landing.new_line, hunk.added_at),
+        )
+        for tree, when, first, places in sides:
+            key = (tree, landing.path)
+            if key not in outlines:
+                outlines[key] = _outline(store, tree, landing.path, when)
+            names |= {outlines[key].at(first + place) for place in places}
+        found.append(tuple(sorted(names)))
+    return tuple(found)
+
+
+def _outline(store: Repository, tree: str, path: str, when: str) -> Outline:
+    try:
+        return Outline.of(_read(store, tree, path))
+    except SyntaxError as error:
+        raise DoesNotApply([f"{path}: {when} it is no Python (line {error.lineno}: {error.msg})"]) from error
+
+
 def _landings(file: FileDiff, before: bytes, after: bytes) -> list[Landing]:
     starts = _starts(file, before, after)
-    outlines = []
-    for source, when in ((before, "before the patch"), (after, "with the patch")):
-        try:
-            outlines.append(Outline.of(source))
-        except SyntaxError as error:
-            raise DoesNotApply([f"{file.path}: {when} it is no Python (line {error.lineno}: {error.msg})"]) from error
-    old_outline, new_outline = outlines
-    found = []
-    for hunk, (old, new) in zip(file.hunks, starts, strict=True):
-        names = {old_outline.at(old + place + 1) for place in hunk.removed_at}
-        names |= {new_outline.at(new + place + 1) for place in hunk.added_at}
-        found.append(Landing(file.path, hunk.number, old + 1, new + 1, tuple(sorted(names))))
-    return found
+    return [
+        Landing(file.path, hunk.number, old + 1, new + 1) for hunk, (old, new) in zip(file.hunks, starts, strict=True)
+    ]
 
 
 def _starts(file: FileDiff, before: bytes, after: bytes) -> list[tuple[int, int]]:
