@@ -159,8 +159,6 @@ def promote(store: Repository, url: str, decision: Decision) -> Promotion:
     if moved:
         said = "; ".join(f"{ref} was {_short(was)} and is {_short(now)}" for ref, was, now in moved)
         raise RemoteError(f"another writer moved the remote since it was read, nothing was moved: {said}; run again")
-    # The empty tree that the genesis commit names must be in the store to be sent.
-    store.run("mktree", stdin=b"")
     for draft in decision.drafts:
         draft.write(store)
     store.push(url, dict(decision.promotion.pushed))

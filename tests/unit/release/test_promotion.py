@@ -64,6 +64,35 @@ def test_a_line_that_holds_the_commit_already_is_left_alone(bench: Bench) -> Non
     assert len({night.commit for night in nights}) == 4
 
 
+def test_a_line_holds_a_commit_only_with_its_tree_and_a_tree_only_with_its_commit(bench: Bench) -> None:
+    composition = bench.compose()
+    again = dataclasses.replace(
+        composition, commit=bench.store.commit(composition.tree, (composition.base.commit,), "other message\n")
+    )
+    ref = "refs/heads/stack/production"
+    bench.night(composition)
+
+    other_commit = dict(bench.night(again, day=1).pushed)[ref]
+    assert bench.remote.parents(other_commit) == (composition.commit, again.commit)
+
+    by_hand = bench.store.commit(bench.tree(other="x"), (other_commit, again.commit), "by hand\n")
+    bench.store.push(bench.url, {ref: by_hand})
+    other_tree = dict(bench.night(again, day=2).pushed)[ref]
+    assert bench.remote.parents(other_tree) == (by_hand, again.commit)
+    assert bench.remote.tree_of(other_tree) == composition.tree
+
+
+def test_the_remote_of_a_first_night_is_whole(bench: Bench) -> None:
+    """Git knows the empty tree by heart, and so would not miss it in a store that never wrote it."""
+    decision = bench.decide(bench.compose())
+    (bench.store.folder / "objects" / EMPTY_TREE[:2] / EMPTY_TREE[2:]).unlink()
+
+    promote(bench.store, bench.url, decision)
+
+    assert bench.remote.run("fsck", "--strict", "--no-dangling") == ""
+    assert (bench.remote.folder / "objects" / EMPTY_TREE[:2] / EMPTY_TREE[2:]).is_file()
+
+
 def test_a_base_that_changes_and_comes_back_stays_a_line(bench: Bench) -> None:
     tips = []
     for day, text in enumerate("121"):
