@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from patchstack.git import Repository
-from patchstack.model import LedgerLine, NightReport, Sha, Status
+from patchstack.model import LedgerLine, NightReport, Sha, Status, Verdict
 from patchstack.release.ledger import PromotedNight
 from patchstack.release.promote import NIGHTLY
 from patchstack.release.remote import RemoteState, read_remote
@@ -67,14 +67,22 @@ def read_status(
     now: datetime,
     channels: Sequence[str] = (NIGHTLY,),
     latest: NightReport | None = None,
+    verdicts: Sequence[Verdict] | None = None,
 ) -> StatusReport:
     """Ask the remote, and say where the lane stands; changes nothing on the remote.
 
     ``url`` is None for an embedded remote that no night has made yet. ``channels`` are the configured ones,
-    ``latest`` the newest report of this lane on this machine. Raises `RemoteError` when the remote cannot be asked.
+    ``latest`` the newest report on this machine (another lane's is passed over), ``verdicts`` the newest verdicts
+    on it: a night with nothing to do has none, and the reasons of the night before still hold. None: those of
+    ``latest``. Raises `RemoteError` when the remote cannot be asked.
     """
     state = read_remote(store, url, lane=lane, branch=branch) if url is not None else None
-    return describe(state, url or "", lane=lane, branch=branch, now=now, channels=channels, latest=latest)
+    if latest is not None and latest.lane != lane:
+        latest = None
+    judged = verdicts if verdicts is not None else latest.verdicts if latest else ()
+    return describe(
+        state, url or "", lane=lane, branch=branch, now=now, channels=channels, latest=latest, verdicts=judged
+    )
 
 
 def describe(
@@ -86,6 +94,7 @@ def describe(
     now: datetime,
     channels: Sequence[str],
     latest: NightReport | None,
+    verdicts: Sequence[Verdict],
 ) -> StatusReport:
     """`read_status` without the remote; pure."""
     nights = state.history.nights if state else ()
@@ -103,17 +112,17 @@ def describe(
         age_s=int((now - datetime.fromisoformat(last.line.at)).total_seconds()) if last else None,
         nights=len(nights),
         foreign_on_top=state.history.foreign_on_top if state else 0,
-        channels=tuple(_channel(name, nights, latest) for name in names),
+        channels=tuple(_channel(name, nights, verdicts) for name in names),
         tags_missing=tuple(fault.name for fault in faults if fault.found is None),
         tags_elsewhere=tuple(fault for fault in faults if fault.found is not None),
         last_run=_last_run(latest),
     )
 
 
-def _channel(name: str, nights: Sequence[PromotedNight], latest: NightReport | None) -> ChannelStatus:
+def _channel(name: str, nights: Sequence[PromotedNight], verdicts: Sequence[Verdict]) -> ChannelStatus:
     mover = next((night for night in nights if name in night.line.channels), None)
-    verdicts = [verdict for verdict in latest.verdicts if verdict.channel == name] if latest else []
-    why_not = tuple(reason for verdict in verdicts if verdict.status is not Status.PASS for reason in verdict.reasons)
+    red = [verdict for verdict in verdicts if verdict.channel == name and verdict.status is not Status.PASS]
+    why_not = tuple(reason for verdict in red for reason in verdict.reasons)
     return ChannelStatus(
         name=name,
         night=mover.line.night if mover else None,

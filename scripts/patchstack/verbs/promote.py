@@ -53,7 +53,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promotion:
 def status(work: Workplace) -> StatusReport:
     """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer."""
     missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
-    latest = work.state.latest_run(having=NightReport)
+    latest, judged = work.state.latest_run(having=NightReport), work.state.latest_run(having=Verdicts)
     return read_status(
         work.store(),
         None if missing else work.remote,
@@ -62,4 +62,5 @@ def status(work: Workplace) -> StatusReport:
         now=now_utc(),
         channels=tuple(work.config.channels),
         latest=latest.read(NightReport) if latest else None,
+        verdicts=judged.read(Verdicts).verdicts if judged else None,
     )

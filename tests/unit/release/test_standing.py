@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -107,6 +108,37 @@ def test_a_red_run_after_it(bench: Bench) -> None:
     assert found.night == made.line
     assert found.channels[0] == ChannelStatus("nightly", "20261121T020000Z", made.line.tag, True, ("x: fail",))
     assert found.last_run == LastRun("20261122T020000Z", Status.FAIL, False, "the gate says FAIL", 1)
+
+
+def test_after_a_night_with_nothing_to_do_the_reasons_are_those_of_the_last_verdicts(bench: Bench) -> None:
+    made = bench.night(bench.compose())
+    nothing = replace(_report(Status.PASS), nothing_to_do=True)
+
+    found = read_status(
+        bench.store,
+        bench.url,
+        lane=LANE,
+        branch=BRANCH,
+        now=FIRST,
+        channels=("stable",),
+        latest=nothing,
+        verdicts=(Verdict("stable", Status.INCOMPLETE, ("it needs image",)),),
+    )
+
+    assert found.channels == (
+        ChannelStatus("stable", None, None, False, ("it needs image",)),
+        ChannelStatus("nightly", "20261121T020000Z", made.line.tag, True, ()),
+    )
+    assert found.last_run == LastRun("20261122T020000Z", Status.PASS, True, "", 0)
+
+
+def test_another_lanes_report_says_nothing_of_this_one(bench: Bench) -> None:
+    edge = replace(_report(Status.FAIL, Verdict("stable", Status.FAIL, ("x",))), lane="edge")
+
+    found = _status(bench, latest=edge)
+
+    assert found.last_run is None
+    assert [channel.why_not for channel in found.channels] == [(), ()]
 
 
 def test_tags_that_lag_and_commits_by_hand(bench: Bench) -> None:
