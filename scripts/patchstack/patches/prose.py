@@ -56,11 +56,3 @@ def prose_problems(patch: Patch) -> Iterator[str]:
     known = [name for name in dict.fromkeys(names) if name in HEADINGS]
     if known != sorted(known, key=HEADINGS.index):
         yield f"{patch.header_path}:{patch.prose_line}: ## {known[0]}: not in order: write {', '.join(HEADINGS)}"
-
-
-def opening(patch: Patch, heading: str) -> str:
-    """The first sentence below a heading, on one line; empty when there is none."""
-    text = next((section.text for section in sections(patch) if section.heading == heading), "")
-    paragraph = " ".join(text.split("\n\n")[0].split())
-    end = re.search(r"[.!?:](?= +[A-Z`\"']|$)", paragraph)
-    return paragraph[: end.end()] if end else paragraph

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from patchstack.errors import CompositionError, ConfigError, StaleFiles
 from patchstack.patches.lint import LintReport, lint
-from patchstack.patches.prose import opening
 
 from .stack_bench import PROSE, Bench
 
@@ -199,12 +196,3 @@ def test_a_file_that_an_export_would_change_is_stale_with_exit_code_7(bench: Ben
         "not as an export would write it; run these and commit what they change:",
         "  mend/1.0..1.0.patch: patchstack patch export mend",
     ]
-
-
-def test_the_opening_of_a_section_is_its_first_sentence(bench: Bench, tmp_path: Path) -> None:
-    stack(bench)
-    path = bench.folder / "mend" / "patch.md"
-    text = "With `a.b` set, e.g. on\n0.5.12, nothing works. Then more.\n\n    code\n"
-    path.write_text(path.read_text().replace("It fails.\n", text))
-    assert opening(bench.read()[0], "Symptom") == "With `a.b` set, e.g. on 0.5.12, nothing works."
-    assert opening(bench.read()[0], "Removal") == "When upstream has it."
