@@ -132,7 +132,7 @@ def _make(locks_dir: Path, folder: Path, key: str, progress: Progress) -> Bed:
     _require_disk(folder, sizes, (SHARED, TORCH_CPU))
     attempt = Path(tempfile.mkdtemp(prefix="attempt-", dir=folder))
     python = attempt / "bin" / "python"
-    process.run([sys.executable, "-m", "venv", "--without-pip", str(attempt)])
+    process.run([sys.executable, "-m", "venv", "--without-pip", str(attempt)], cwd=attempt)
     progress(f"test bed: torch for the CPU ({_megabytes(sizes, TORCH_CPU)} to download)")
     flavour, lock = "cpu", TORCH_CPU
     if not _install(python, _lock(locks_dir, TORCH_CPU)).ok:
@@ -163,6 +163,8 @@ class _Installed:
     def require(self) -> None:
         if not self.ok:
             said = "\n".join(self.completed.stderr.strip().splitlines()[-15:])
+            if "No space left on device" in self.completed.stderr:
+                raise MachineError(f"the disk is full: what {self.lock} locks cannot be installed; make room")
             raise RemoteError(f"pip could not install what {self.lock} locks:\n{said}")
 
 
@@ -170,20 +172,21 @@ def _install(python: Path, lock: Path) -> _Installed:
     """Install a lock as it is: these files or none, nothing that they say they need, nothing built here."""
     argv = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input", "--quiet"]
     argv += ["--disable-pip-version-check", "--no-warn-script-location", "--progress-bar", "off"]
-    argv += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)]
-    return _Installed(lock, process.run(argv, timeout_s=INSTALL_LIMIT_S, check=False))
+    argv += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--requirement", str(lock.resolve())]
+    # `-m` puts the current folder first on sys.path: a pip.py there would be run.
+    return _Installed(lock, process.run(argv, cwd=python.parent, timeout_s=INSTALL_LIMIT_S, check=False))
 
 
 def _torch_that_imports(python: Path, *, expected: str) -> str:
     """The version of torch that really imports there; raises `MachineError` if it is not the locked one."""
-    said = process.run([str(python), "-c", "import torch; print(torch.__version__)"], check=False)
+    said = process.run([str(python), "-I", "-c", "import torch; print(torch.__version__)"], check=False)
     found = said.stdout.strip()
     if said.returncode != 0:
         tail = "\n".join(said.stderr.strip().splitlines()[-5:])
         raise MachineError(f"torch {expected} was installed and does not import:\n{tail}")
     # The CUDA build names its CUDA version behind a plus sign, which the index's version leaves out.
     if found != expected and found.partition("+")[0] != expected:
-        raise MachineError(f"torch {expected} is locked and {found} imports: what else is on PYTHONPATH?")
+        raise MachineError(f"torch {expected} is locked and {found} imports")
     return found
 
 
