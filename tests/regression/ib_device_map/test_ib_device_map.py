@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from testbed.recording_engine import record_engine_starts
 
 RAILS = ["mlx5_0", "mlx5_1", "mlx5_2", "mlx5_3"]
@@ -26,9 +27,7 @@ ParseDevice = Callable[[str], str]
 def four_rails(monkeypatch: pytest.MonkeyPatch) -> None:
     isdir, listdir = os.path.isdir, os.listdir
     monkeypatch.setattr(os.path, "isdir", lambda path: path == SYSFS or isdir(path))
-    monkeypatch.setattr(
-        os, "listdir", lambda path=".": list(RAILS) if path == SYSFS else listdir(path)
-    )
+    monkeypatch.setattr(os, "listdir", lambda path=".": list(RAILS) if path == SYSFS else listdir(path))
 
 
 @pytest.fixture
@@ -101,9 +100,7 @@ def test_a_normalized_map_is_stable(parse_device: ParseDevice) -> None:
     assert accepted(parse_device, once) == once
 
 
-def test_each_gpu_starts_on_its_own_rails(
-    parse_device: ParseDevice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_gpu_starts_on_its_own_rails(parse_device: ParseDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.distributed.device_communicators.mooncake_transfer_engine import (
         MooncakeTransferEngine,
     )
@@ -177,9 +174,7 @@ BAD_MAPS = {
 
 
 @pytest.mark.parametrize(("value", "problem"), BAD_MAPS.values(), ids=BAD_MAPS)
-def test_a_bad_map_is_one_clear_error(
-    parse_device: ParseDevice, value: str, problem: str
-) -> None:
+def test_a_bad_map_is_one_clear_error(parse_device: ParseDevice, value: str, problem: str) -> None:
     assert problem in refused(parse_device, value)
 
 
@@ -215,9 +210,7 @@ def test_a_list_for_all_gpus_is_as_before(
 
 
 @pytest.mark.control
-def test_switched_off_a_map_is_split_on_commas(
-    parse_device: ParseDevice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_switched_off_a_map_is_split_on_commas(parse_device: ParseDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGLANG_DISAGG_IB_DEVICE_MAP", "0")
     message = refused(parse_device, '{"0":"mlx5_0","1":"mlx5_1"}')
     assert """['{"0":"mlx5_0"', '"1":"mlx5_1"}']""" in message

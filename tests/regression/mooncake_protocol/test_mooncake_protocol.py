@@ -13,6 +13,7 @@ import os
 import types
 
 import pytest
+
 from testbed.recording_engine import EngineStart, record_engine_starts
 
 
@@ -78,9 +79,7 @@ def test_mc_force_tcp_wins(
     assert os.environ["MC_FORCE_TCP"] == value
 
 
-def test_weight_transfer_engine(
-    monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]
-) -> None:
+def test_weight_transfer_engine(monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]) -> None:
     monkeypatch.setenv("MOONCAKE_DEVICE", "rdmap0")
     monkeypatch.setenv("MOONCAKE_PROTOCOL", "efa")
     start_weight_transfer_engine()
@@ -92,9 +91,7 @@ def test_weight_transfer_engine(
     ]
 
 
-def test_the_choice_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_choice_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("MOONCAKE_PROTOCOL", "efa")
     monkeypatch.setenv("MC_FORCE_TCP", "1")
     with caplog.at_level(logging.INFO):
@@ -118,9 +115,7 @@ def test_rdma_is_the_default(starts: list[EngineStart]) -> None:
 
 
 @pytest.mark.control
-def test_switched_off_rdma_is_hard_coded(
-    monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]
-) -> None:
+def test_switched_off_rdma_is_hard_coded(monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]) -> None:
     monkeypatch.setenv("SGLANG_MOONCAKE_PROTOCOL_FROM_ENV", "0")
     monkeypatch.setenv("MOONCAKE_PROTOCOL", "efa")
     start_transfer_engine("mlx5_0")
@@ -135,9 +130,7 @@ def test_switched_off_rdma_is_hard_coded(
 
 
 @pytest.mark.control
-def test_ascend_is_not_touched(
-    monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]
-) -> None:
+def test_ascend_is_not_touched(monkeypatch: pytest.MonkeyPatch, starts: list[EngineStart]) -> None:
     monkeypatch.setenv("ENABLE_ASCEND_TRANSFER_WITH_MOONCAKE", "1")
     monkeypatch.setenv("MOONCAKE_PROTOCOL", "efa")
     start_transfer_engine("mlx5_0")

@@ -15,6 +15,9 @@ class EngineStart(NamedTuple):
     devices: str
     force_tcp: str | None  # MC_FORCE_TCP, which Mooncake reads while it starts
 
+    def __repr__(self) -> str:
+        return f"{self.protocol}:{self.devices}:{self.force_tcp}"  # short: pytest cuts what it compares
+
 
 def record_engine_starts(monkeypatch: pytest.MonkeyPatch) -> list[EngineStart]:
     """Let every engine made from now on append its start to the returned list.
@@ -26,12 +29,8 @@ def record_engine_starts(monkeypatch: pytest.MonkeyPatch) -> list[EngineStart]:
     starts: list[EngineStart] = []
 
     class NotingEngine(mooncake.engine.TransferEngine):
-        def initialize(
-            self, hostname: str, metadata_server: str, protocol: str, devices: str
-        ) -> int:
-            starts.append(
-                EngineStart(protocol, devices, os.environ.get("MC_FORCE_TCP"))
-            )
+        def initialize(self, hostname: str, metadata_server: str, protocol: str, devices: str) -> int:
+            starts.append(EngineStart(protocol, devices, os.environ.get("MC_FORCE_TCP")))
             return super().initialize(hostname, metadata_server, protocol, devices)
 
     monkeypatch.setattr(mooncake.engine, "TransferEngine", NotingEngine)
