@@ -122,8 +122,7 @@ class Site:
                 problems = _moved(variant, placed)
                 self.placements[patch.slug] = placed
         if problems:
-            what = f"{self.base.version}, on which it was cut"
-            raise _refusal(patch, variant, what, problems)
+            raise _refusal(patch, variant, self.base.version, problems)
         return placed.tree
 
     def _place_elsewhere(self, patch: Patch, variant: Variant, parent: Sha) -> Sha | None:
@@ -138,7 +137,7 @@ class Site:
                 return None
             problems = list(error.problems)
         if problems:
-            raise _refusal(patch, variant, f"{self.base.version} (it was cut on {variant.cut_on})", problems)
+            raise _refusal(patch, variant, self.base.version, problems)
         return placed.tree
 
     def _placement_where_cut(self, patch: Patch, variant: Variant) -> Placement:
@@ -230,10 +229,17 @@ def _named(names: Sequence[str]) -> str:
     return " and ".join(f"`{name}`" for name in names)
 
 
-def _refusal(patch: Patch, variant: Variant, release: str, problems: Sequence[str]) -> CompositionError:
+def _refusal(patch: Patch, variant: Variant, version: str, problems: Sequence[str]) -> CompositionError:
     kind = "optional" if patch.optional else "required"
     lines = "\n".join(f"  {problem}" for problem in problems)
-    return CompositionError(
-        f"{kind} patch `{patch.slug}` ({variant.path.name}) does not apply on {release}:\n{lines}\n"
-        f"  mend it in a work tree (patchstack patch edit {patch.slug} FOLDER) and write it back (patch export)"
-    )
+    if variant.cut_on == version:
+        where = f"{version}, on which it was cut"
+        cure = f"mend it in a work tree (patchstack patch edit {patch.slug} FOLDER) and write it back (patch export)"
+    else:
+        where = f"{version} (it was cut on {variant.cut_on})"
+        cure = (
+            f"end the range in its file name before {version}, and cut a diff for {version}"
+            f" (patchstack patch edit {patch.slug} FOLDER), or narrow `bases`"
+        )
+    what = f"{kind} patch `{patch.slug}` ({variant.path.name})"
+    return CompositionError(f"{what} does not apply on {where}:\n{lines}\n  {cure}")
