@@ -371,7 +371,8 @@ class Repository:
     def refs(self, *prefixes: str) -> dict[str, Sha]:
         """Full ref name to object id, for the refs below ``prefixes``."""
         out = self.run("for-each-ref", "--format=%(objectname) %(refname)", *prefixes)
-        pairs = (line.split(" ", 1) for line in out.splitlines())
+        # Not splitlines(): a ref's name may hold what Python takes for the end of a line.
+        pairs = (line.split(" ", 1) for line in out.split("\n") if line)
         return {name: Sha(sha) for sha, name in pairs}
 
     def set_refs(self, new: Mapping[str, str | None]) -> None:
@@ -387,7 +388,7 @@ class Repository:
         answer = self._remote("ls-remote", "--quiet", "--refs", "--", url, *patterns)
         if answer.returncode != 0:
             raise RemoteError(f"{without_secret(url)} cannot be read: {_last_line(answer.stderr)}")
-        pairs = (line.split("\t", 1) for line in answer.text.splitlines())
+        pairs = (line.split("\t", 1) for line in answer.text.split("\n") if line)
         return {name: Sha(sha) for sha, name in pairs}
 
     def fetch(self, url: str, refspecs: Sequence[str]) -> None:

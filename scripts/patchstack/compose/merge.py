@@ -1,0 +1,119 @@
+"""Merge a plan, one topic after the other, in git's object store alone.
+
+`git merge -s octopus` detects no renames and fails as a whole. So each topic is merged as `git merge` would
+merge it, and the last tree becomes one commit with the base and every topic as parents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from patchstack.compose.conflict import find_culprits, plain_paths, touches
+from patchstack.compose.left_out import in_order, leave_out, listed
+from patchstack.compose.octopus import write_octopus, write_step
+from patchstack.compose.protected import PROTECTED, protected_paths
+from patchstack.errors import CompositionError
+from patchstack.git import Repository, readable
+from patchstack.model import Base, Composition, Kind, LeftOut, MergePlan, Outcome, Reason, Sha, Topic
+
+
+def merge(
+    store: Repository,
+    plan: MergePlan,
+    *,
+    protected: Sequence[str] = PROTECTED,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Composition:
+    """Compose what merges; leave out the later one of a conflict, and go on.
+
+    What was carried by a topic that is left out here is left out as well (`CARRIER_LEFT_OUT`): `compose` plans
+    again for it. Raises `CompositionError` when a required patch does not merge.
+    """
+    merging = _Merging(store, plan.base, tuple(protected), plan.base.commit, plan.base.tree)
+    for topic in plan.steps:
+        progress(f"merging {topic.name}")
+        merging.step(topic)
+    included = tuple(topic for topic, _ in merging.included)
+    commit = write_octopus(store, plan.base, included, merging.tree)
+    left_out = in_order([*_orphaned(plan.left_out, merging.left_out), *merging.left_out.values()])
+    return Composition(plan.lane, plan.base, commit, merging.tree, included, left_out, plan.fingerprint)
+
+
+@dataclass
+class _Merging:
+    """How far the merge is."""
+
+    store: Repository
+    base: Base
+    protected: tuple[str, ...]
+    tip: Sha
+    tree: Sha
+    included: list[tuple[Topic, Sha]] = field(default_factory=list)
+    """Each topic with the tip after it."""
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+
+    def step(self, topic: Topic) -> None:
+        left_out = self._try(topic)
+        if left_out is None:
+            return
+        if topic.required and left_out.outcome is Outcome.EXCLUDED:
+            files = f" in {listed(left_out.files)}" if left_out.files else ""
+            raise CompositionError(
+                f"the required patch {topic.name} does not compose on {self.base.name}{files}: {left_out.detail}; "
+                f"mend it (`patchstack patch edit {topic.name} FOLDER`) or its place in patches/series"
+            )
+        self.left_out[topic.name] = left_out
+
+    def _try(self, topic: Topic) -> LeftOut | None:
+        """Merge ``topic``; or say why it is left out, with nothing changed."""
+        lacking = tuple(
+            name for name in topic.requires if name in self.left_out and self.left_out[name].outcome is Outcome.EXCLUDED
+        )
+        if lacking:
+            detail = f"it stands on {listed(lacking)}"
+            return leave_out(topic, Outcome.EXCLUDED, Reason.REQUIRED_LEFT_OUT, detail, twins=lacking)
+        merged = self.store.merge_tree(self.tip, topic.commit)
+        if not merged.clean:
+            return self._conflict(topic, plain_paths(merged.conflicts))
+        if merged.tree == self.tree:
+            twins = tuple(earlier.name for earlier, _ in self.included if touches(earlier, topic.paths))
+            detail = f"{listed(twins)} together with the base hold all of it" if twins else "the base holds all of it"
+            return leave_out(topic, Outcome.DROPPED, Reason.NO_EFFECT_ON_STACK, detail, twins=twins)
+        if topic.kind is Kind.PULL:
+            refused = self._brings_in(merged.tree)
+            if refused:
+                detail = "merged with what is composed so far, these would be where no pull request may put them"
+                return leave_out(topic, Outcome.EXCLUDED, Reason.PROTECTED_PATH, detail, files=refused)
+        self.tree = merged.tree
+        self.tip = write_step(self.store, merged.tree, self.tip, topic)
+        self.included.append((topic, self.tip))
+        return None
+
+    def _brings_in(self, tree: Sha) -> tuple[str, ...]:
+        # A rename on one side and a change on the other can move a link to where it leads out of the tree.
+        changes = self.store.changes(self.tree, tree)
+        return tuple(map(readable, protected_paths(self.store, changes, self.protected)))
+
+    def _conflict(self, topic: Topic, files: tuple[str, ...]) -> LeftOut:
+        culprits = find_culprits(self.store, self.base.commit, self.included, topic, files)
+        if not culprits.names:
+            detail = f"it conflicts with {self.base.name} itself: rebase it"
+        elif culprits.together:
+            detail = f"it conflicts with {listed(culprits.names)} together, with none of them alone: merge them into it"
+        else:
+            who = listed(culprits.names)
+            detail = f"it conflicts with {who}, which came first: merge {who} into it, or wait until {who} has gone"
+        return leave_out(topic, Outcome.EXCLUDED, Reason.CONFLICT, detail, twins=culprits.names, files=files)
+
+
+def _orphaned(planned: Sequence[LeftOut], fallen: dict[str, LeftOut]) -> list[LeftOut]:
+    """What the plan left out; of it, what was carried by one of ``fallen`` is in no longer."""
+    found = []
+    for item in planned:
+        lost = [twin for twin in item.twins if twin in fallen]
+        if item.outcome is Outcome.CARRIED and lost:
+            detail = f"{lost[0]}, which contains it, is left out: {fallen[lost[0]].reason}; plan again"
+            item = replace(item, outcome=Outcome.EXCLUDED, reason=Reason.CARRIER_LEFT_OUT, detail=detail)  # noqa: PLW2901
+        found.append(item)
+    return found

@@ -1,0 +1,141 @@
+"""Pull requests as topics: merged by their head, or their own diff replayed onto the base.
+
+A head is merged as it is when every commit that it adds to the base is its own, and all that it changes has
+a place on the base. Otherwise its own diff, as far as the base carries it, becomes one commit on the base
+plus the patches that the head contains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from patchstack.compose.carried import Carried, roots, sort_out
+from patchstack.compose.conflict import plain_paths
+from patchstack.compose.left_out import leave_out, listed
+from patchstack.compose.octopus import write_stack
+from patchstack.compose.protected import PROTECTED, protected_paths
+from patchstack.compose.replay import replay
+from patchstack.git import Change, Repository, readable
+from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
+
+
+def pull_topics(
+    store: Repository,
+    base: Base,
+    patch_topics: Sequence[Topic],
+    pulls: Sequence[Pull],
+    *,
+    lane: str,
+    protected: Sequence[str] = PROTECTED,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
+    """Every pull request that can be merged as a topic, and every other one with the reason, in the order given."""
+    ground = _Ground(store, base, lane, tuple(patch_topics), tuple(protected), roots(store, base.tree))
+    topics: list[Topic] = []
+    left_out: list[LeftOut] = []
+    for pull in pulls:
+        progress(f"pull request {pull.name}")
+        made = ground.take(pull)
+        (topics if isinstance(made, Topic) else left_out).append(made)  # type: ignore[arg-type]
+    return tuple(topics), tuple(left_out)
+
+
+@dataclass
+class _Ground:
+    """What pull requests are put on, and the stacks that were made of it so far."""
+
+    store: Repository
+    base: Base
+    lane: str
+    patches: tuple[Topic, ...]
+    protected: tuple[str, ...]
+    carried_below: tuple[str, ...]
+    stacks: dict[tuple[str, ...], tuple[Sha, tuple[str, ...]]] = field(default_factory=dict)
+
+    def take(self, pull: Pull) -> Topic | LeftOut:
+        changes = self.store.changes(pull.merge_base, pull.head)
+        if not changes:
+            detail = f"its head has the files of {pull.merge_base[:12]} in {pull.target}, from which it was cut"
+            return leave_out(pull, Outcome.EXCLUDED, Reason.EMPTY, detail)
+        refused = protected_paths(self.store, changes, self.protected)
+        if refused:
+            detail = "no pull request may change these, add a submodule, or link out of the tree: leave that out of it"
+            return leave_out(pull, Outcome.EXCLUDED, Reason.PROTECTED_PATH, detail, files=tuple(map(readable, refused)))
+        carried = sort_out(changes, self.carried_below)
+        if carried.build_files:
+            detail = f"{self.base.name} is installed as it was built; use a lane whose upstream is `git:`"
+            files = tuple(map(readable, carried.build_files))
+            return leave_out(pull, Outcome.EXCLUDED, Reason.BUILD_FILES, detail, files=files)
+        if not carried.on_base:
+            detail = f"{self.base.name} holds only {listed(self.carried_below)}; use a lane whose upstream is `git:`"
+            files = tuple(map(readable, carried.left_off))
+            return leave_out(pull, Outcome.EXCLUDED, Reason.NOT_CARRIED, detail, files=files)
+        if pull.shared or carried.left_off:
+            return self._replayed(pull, carried)
+        return self._by_head(pull, changes)
+
+    def _by_head(self, pull: Pull, changes: Sequence[Change]) -> Topic:
+        contained = set(self.store.commits(pull.head, f"^{self.base.commit}"))
+        requires = tuple(patch.name for patch in self.patches if patch.commit in contained)
+        return self._topic(pull, pull.head, tuple(change.path for change in changes), requires, ())
+
+    def _replayed(self, pull: Pull, carried: Carried) -> Topic | LeftOut:
+        onto, requires = self._stack(self._contained(pull))
+        done = replay(self.store, pull, onto, self.carried_below)
+        if done.commit is None:
+            files = plain_paths(done.conflicts)
+            under = f"{self.base.name} with {listed(requires)}" if requires else self.base.name
+            branch = f"stack/{self.lane}" if requires else f"base/{self.lane}"
+            detail = (
+                f"its own diff, {pull.merge_base[:12]}..{pull.head[:12]} (it was cut from {pull.target}), does not "
+                f"merge on {under}: rebase it onto {branch}"
+            )
+            return leave_out(pull, Outcome.EXCLUDED, Reason.CONFLICT, detail, twins=requires, files=files)
+        paths = tuple(change.path for change in self.store.changes(onto, done.commit))
+        return self._topic(pull, done.commit, paths, requires, carried.left_off)
+
+    def _topic(
+        self, pull: Pull, commit: Sha, paths: Sequence[str], requires: tuple[str, ...], left_off: Sequence[str]
+    ) -> Topic:
+        return Topic(
+            name=pull.name,
+            kind=Kind.PULL,
+            title=pull.title,
+            author=pull.author,
+            head=pull.head,
+            commit=commit,
+            own_from=pull.merge_base,
+            own_to=pull.head,
+            patch_id=self.store.patch_id(pull.merge_base, pull.head),
+            paths=tuple(map(readable, paths)),
+            requires=requires,
+            target=pull.target,
+            replayed=commit != pull.head,
+            not_carried=tuple(map(readable, left_off)),
+            url=pull.url,
+        )
+
+    def _contained(self, pull: Pull) -> tuple[Topic, ...]:
+        """The patches that the head contains: the topic's very commit, or a form that it had in an older stack.
+
+        The commits of an older stack are known by their subject, which is the patch's title.
+        """
+        walk = ("--no-show-signature", "--format=%H%x00%s", pull.head, f"^{self.base.commit}", "--")
+        # Not splitlines(): a subject may hold what Python takes for the end of a line.
+        rows = [line.split("\0") for line in self.store.run("log", *walk).split("\n") if line]
+        commits = {row[0] for row in rows}
+        own = set(self.store.commits(pull.head, f"^{pull.merge_base}"))
+        from_stack = pull.target == f"stack/{self.lane}"
+        titles = {row[1] for row in rows if row[0] not in own} if from_stack else set()
+        return tuple(patch for patch in self.patches if patch.commit in commits or patch.title in titles)
+
+    def _stack(self, patches: tuple[Topic, ...]) -> tuple[Sha, tuple[str, ...]]:
+        """The base with ``patches`` as one commit, and the names of those that are in it."""
+        if not patches:
+            return self.base.commit, ()
+        names = tuple(patch.name for patch in patches)
+        if names not in self.stacks:
+            commit, joined = write_stack(self.store, self.base, patches)
+            self.stacks[names] = commit, tuple(patch.name for patch in joined)
+        return self.stacks[names]

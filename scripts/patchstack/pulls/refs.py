@@ -1,0 +1,100 @@
+"""The source `refs`: every `refs/pull/N/head` of the remote is a candidate, at its exact commit.
+
+No GitHub is asked, so a pull request is known by its commits alone: its title and author are those of its
+head, and its target is the published branch from which it was cut.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from patchstack.git import Repository, readable, without_secret
+from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha
+from patchstack.pulls.branches import Published, find_cut, newest_deployed, publish
+from patchstack.pulls.listing import Listing, read_listing
+
+
+def read_pulls(
+    store: Repository,
+    remote_url: str,
+    *,
+    base: Base,
+    lane: str,
+    deploy_branches: Mapping[str, str],
+    main: str = "main",
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[tuple[Pull, ...], tuple[LeftOut, ...]]:
+    """The lane's pull requests by number, and those that are refused as they stand, each with the way out.
+
+    ``deploy_branches`` is every lane's deploy branch with its lane's name. Raises `RemoteError` when the
+    remote cannot be read: that is never an empty answer.
+    """
+    listing = read_listing(store, remote_url, progress=progress)
+    published = publish(store, listing, base=base.commit, lane=lane, main=main, deploy_branches=deploy_branches)
+    desk = _Desk(store, remote_url, base, lane, main, deploy_branches, listing, published)
+    judged = [desk.judge(number) for number in sorted([*listing.heads, *listing.missing])]
+    return (
+        tuple(pull for pull in judged if isinstance(pull, Pull)),
+        tuple(refused for refused in judged if isinstance(refused, LeftOut)),
+    )
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What it takes to judge one pull request."""
+
+    store: Repository
+    url: str
+    base: Base
+    lane: str
+    main: str
+    deploy_branches: Mapping[str, str]
+    listing: Listing
+    published: Published
+
+    def judge(self, number: int) -> Pull | LeftOut:
+        if number in self.listing.missing:
+            lost = self.listing.missing[number]
+            why = f"the remote lists it and does not hand it over ({lost.why}); push its branch again"
+            return _refusal(number, "", "", lost.sha, Reason.HEAD_MISSING, why)
+        head = self.listing.heads[number]
+        title, author = readable(self.store.show(head, "%s%x00%an")).split("\0")
+        not_in_base = self.store.commits(head, f"^{self.base.commit}")
+        deployed = newest_deployed(self.published, not_in_base)
+        if deployed is not None:
+            return _refusal(number, title, author, head, Reason.CONTAINS_DEPLOY, self._mend(*deployed))
+        cut = find_cut(self.store, self.published, head, len(not_in_base))
+        if cut is None:
+            why = (
+                f"it shares no commit with {self.base.name} or a branch of the remote; cut a branch from "
+                f"base/{self.lane}, cherry-pick its commits there and open it again"
+            )
+            return _refusal(number, title, author, head, Reason.NO_COMMON_HISTORY, why)
+        if cut.target == self.main:
+            why = f"{self.main} holds the patches and the code: it is checked there, and never composed"
+            return _refusal(number, title, author, head, Reason.INTO_MAIN, why, Outcome.SKIPPED)
+        kind, _, other = cut.target.partition("/")
+        if kind in {"base", "stack"} and other != self.lane:
+            why = f"it was cut from {cut.target}; nights of {self.lane} take what was cut from {kind}/{self.lane}"
+            return _refusal(number, title, author, head, Reason.OTHER_LANE, why, Outcome.SKIPPED)
+        return Pull(number, f"#{number}", head, title, author, cut.target, cut.merge_base, cut.shared)
+
+    def _mend(self, branch: str, deployed: Sha) -> str:
+        """The command that moves a pull request's own commits off the deploy branch."""
+        lane = self.deploy_branches[branch]
+        onto = next((name for name in (f"stack/{lane}", f"base/{lane}") if name in self.listing.branches), None)
+        # The base's commit is part of every night, so whoever has a night has it.
+        rebase = f"git rebase --onto {self.base.commit if onto is None else 'FETCH_HEAD'} {deployed}"
+        fetch = "" if onto is None else f"git fetch {shlex.quote(without_secret(self.url))} {shlex.quote(onto)} && "
+        return (
+            f"it contains {deployed[:12]} of {branch}, and so everything that is in that night; on its branch run "
+            f"`{fetch}{rebase}` and push it again"
+        )
+
+
+def _refusal(
+    number: int, title: str, author: str, head: Sha, reason: Reason, detail: str, outcome: Outcome = Outcome.EXCLUDED
+) -> LeftOut:
+    return LeftOut(f"#{number}", Kind.PULL, title, author, head, outcome, reason, detail)
