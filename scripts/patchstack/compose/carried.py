@@ -60,7 +60,8 @@ def _names(store: Repository, tree: str, *paths: str) -> tuple[str, ...]:
 
 def sort_out(changes: Sequence[Change], carried_below: Sequence[str]) -> Carried:
     """Which of ``changes`` the base carries (``carried_below`` are its roots)."""
-    on_base, left_off = [], []
+    on_base: list[str] = []
+    left_off: list[str] = []
     for change in changes:
         carries = any(change.path == root or change.path.startswith(f"{root}/") for root in carried_below)
         (on_base if carries else left_off).append(change.path)

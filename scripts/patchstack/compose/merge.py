@@ -114,6 +114,6 @@ def _orphaned(planned: Sequence[LeftOut], fallen: dict[str, LeftOut]) -> list[Le
         lost = [twin for twin in item.twins if twin in fallen]
         if item.outcome is Outcome.CARRIED and lost:
             detail = f"{lost[0]}, which contains it, is left out: {fallen[lost[0]].reason}; plan again"
-            item = replace(item, outcome=Outcome.EXCLUDED, reason=Reason.CARRIER_LEFT_OUT, detail=detail)  # noqa: PLW2901
+            item = replace(item, outcome=Outcome.EXCLUDED, reason=Reason.CARRIER_LEFT_OUT, detail=detail)
         found.append(item)
     return found

@@ -35,7 +35,7 @@ def fingerprint(
     base = candidates.base
     on = {topic.name for topic in candidates.topics if topic.kind is Kind.PATCH}
     off = {item.name: item.reason for item in candidates.left_out if item.kind is Kind.PATCH}
-    heads = [(topic.name, topic.head) for topic in candidates.topics if topic.kind is Kind.PULL]
+    heads: list[tuple[str, str]] = [(topic.name, topic.head) for topic in candidates.topics if topic.kind is Kind.PULL]
     heads += [(item.name, item.head or "") for item in candidates.left_out if item.kind is Kind.PULL]
     named = {
         "lane": lane,

@@ -37,7 +37,10 @@ def pull_topics(
     for pull in pulls:
         progress(f"pull request {pull.name}")
         made = ground.take(pull)
-        (topics if isinstance(made, Topic) else left_out).append(made)  # type: ignore[arg-type]
+        if isinstance(made, Topic):
+            topics.append(made)
+        else:
+            left_out.append(made)
     return tuple(topics), tuple(left_out)
 
 
