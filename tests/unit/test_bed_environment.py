@@ -82,7 +82,7 @@ def test_a_bed_is_made_once(shelf: Shelf) -> None:
     shutil.rmtree(shelf.wheels)
     assert shelf.prepare() == made
     assert shelf.said == []
-    imported = subprocess.run([made.python, "-c", "import needed, torch"], check=False)  # noqa: TID251
+    imported = subprocess.run([made.python, "-c", "import needed, torch"], check=False)
     assert imported.returncode == 0
 
 

@@ -48,7 +48,7 @@ def test_the_standins_refuse_to_load_beside_real_kernels(tmp_path: Path, real: s
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text(content)
     for statement in ("import sgl_kernel", "import cuda_standins; cuda_standins.install()"):
-        ended = subprocess.run(  # noqa: TID251  (the bed has no patchstack)
+        ended = subprocess.run(
             [sys.executable, "-c", statement],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])},
             capture_output=True,
