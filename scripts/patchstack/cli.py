@@ -180,7 +180,7 @@ def merge(
         if dry_run:
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
-        made = stage.merge(work, run, verify=verify)
+        made = stage.merge(work, run, again=verify)
     _emit(store.encode(made) if as_json else render_composition(made, run.id))
 
 
@@ -240,7 +240,9 @@ def promote(options: Options, run_id: str | None, as_json: bool, dry_run: bool) 
     work = _workplace(options)
     with work.locked():
         made = run_promote(work, work.judged_run(run_id), dry_run=dry_run)
-    _emit(store.encode(made) if as_json else render_promotion(made, dry_run))
+    for note in made.notes:
+        work.progress(note)
+    _emit(store.encode(made.promotion) if as_json else render_promotion(made.promotion, dry_run))
 
 
 @main_group.command()
@@ -358,8 +360,10 @@ def main() -> NoReturn:
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except PatchstackError as error:
+        from patchstack.report.inert import visible  # the words may be a remote's or an author's
+
         for line in str(error).splitlines():
-            click.echo(f"patchstack: {line}", err=True)
+            click.echo(f"patchstack: {visible(line)}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has left (`| head`); point the descriptor elsewhere for the exit's flush.

@@ -73,6 +73,9 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, forc
         sofar.previous = remote.history.last.line if remote.history.last else None
         repaired = repair(work, remote)
         sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
+        sofar.notes += [
+            f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere
+        ]
     with clock.stage("plan"), work.progress.stage("plan"):
         sofar.plan = plan(work, run)
     if not force and _is_settled(work, sofar.plan, remote):
@@ -87,7 +90,9 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, forc
     sofar.verdicts = verdicts.verdicts
     raise_for(verdicts, run.id)
     with clock.stage("promote"), work.progress.stage("promote"):
-        sofar.promotion = promote(work, run)
+        promoted = promote(work, run)
+    sofar.promotion = promoted.promotion
+    sofar.notes += promoted.notes
 
 
 def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from patchstack.config import Config, Lane, load
 from patchstack.errors import LaneUnavailable, UsageError
@@ -14,7 +15,12 @@ from patchstack.lock import night_lock
 from patchstack.model import Verdicts
 from patchstack.store import Run, State, cache_folder
 
-Progress = Callable[[str], None]
+
+class Progress(Protocol):
+    """Tells a person what is going on; `stage` names what runs in its block."""
+
+    def __call__(self, message: str, /) -> None: ...
+    def stage(self, name: str) -> AbstractContextManager[object]: ...
 
 
 @dataclass(frozen=True)

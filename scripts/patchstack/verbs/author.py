@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from patchstack.patches.edit import edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
 from patchstack.patches.lint import lint as lint_patches
+from patchstack.patches.prose import sections
 from patchstack.patches.series import read_series
 from patchstack.report.table import PatchRow, patch_table
 from patchstack.store import write_whole
@@ -72,7 +73,8 @@ def lint(work: Workplace) -> list[str]:
             progress=work.progress,
         )
         bases[base.version] = base
-    bases |= releases(work, store, patches, bases)
+    cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
+    bases |= read_releases(work, store, cut_on - bases.keys())
     found = lint_patches(patches, bases, store, root=work.root, progress=work.progress)
     found.require_clean()
     stale = stale_files(work.root)
@@ -81,16 +83,13 @@ def lint(work: Workplace) -> list[str]:
     return [*found.checked, f"{configuration.SCHEMA_PATH.name} and {README} are fresh"]
 
 
-def releases(
-    work: Workplace, store: Repository, patches: tuple[Patch, ...], known: Mapping[str, Base]
-) -> dict[str, Base]:
-    """The releases on which diffs were cut and that no lane has."""
-    wanted = {variant.cut_on for patch in patches for variant in patch.variants} - known.keys()
+def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -> dict[str, Base]:
+    """Releases by version, other than the lanes' own: diffs that were cut on them are compared with them."""
     return {
         version: resolve_base(
             Upstream(pypi=f"sglang=={version}"), store, work.cache, offline=work.offline, progress=work.progress
         )
-        for version in sorted(wanted)
+        for version in sorted(versions)
     }
 
 
@@ -119,7 +118,8 @@ def _authoring(work: Workplace) -> tuple[Repository, Base, tuple[Patch, ...], di
     store = work.store()
     upstream = work.lane.upstream
     base = resolve_base(upstream, store, work.cache, offline=work.offline, progress=work.progress)
-    return store, base, patches, releases(work, store, patches, {base.version: base})
+    cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
+    return store, base, patches, read_releases(work, store, cut_on - {base.version})
 
 
 # --- generated files ---
@@ -130,7 +130,7 @@ def table_of_patches(root: Path) -> str:
     rows = [
         PatchRow(
             slug=patch.slug,
-            symptom=patch.title,
+            symptom=_first_sentence(patch),
             need=", ".join(f"{need.value} on {release}" for release, need in patch.bases),
             upstream_status=patch.upstream_status,
             optional=patch.optional,
@@ -138,6 +138,13 @@ def table_of_patches(root: Path) -> str:
         for patch in read_series(root / "patches")
     ]
     return patch_table(rows)
+
+
+def _first_sentence(patch: Patch) -> str:
+    """Of its symptom: what a reader of the table looks for."""
+    symptom = next((part.text for part in sections(patch) if part.heading == "Symptom"), patch.title)
+    sentence, stop, _ = " ".join(symptom.split()).partition(". ")
+    return sentence + "." if stop else sentence
 
 
 def table_of_exit_codes() -> str:

@@ -3,29 +3,179 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchstack import __version__
-from patchstack.compose.compose import compose
+from patchstack.compose.compose import compose, verify
 from patchstack.compose.dedup import dedup
-from patchstack.compose.merge import merge as merge_plan
+from patchstack.compose.octopus import write_stack
 from patchstack.compose.plan import fingerprint
 from patchstack.compose.plan import plan as decide_plan
 from patchstack.compose.topics import pull_topics
 from patchstack.config import GitHubSource
-from patchstack.errors import UsageError
+from patchstack.errors import PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.git import version as git_version
-from patchstack.model import Base, Candidates, Composition, MergePlan, Topic
+from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
-from patchstack.patches.topics import build_topics
+from patchstack.patches.topics import build_topics, releases_to_compare
 from patchstack.pulls.refs import read_pulls
 from patchstack.regress.suites import find_suites
 from patchstack.release.remote import ensure_embedded_remote
 from patchstack.store import Run
 from patchstack.upstream.provider import resolve_base
-from patchstack.verbs.author import releases, validate
+from patchstack.verbs.author import read_releases, validate
 from patchstack.workplace import Workplace
+
+
+def plan(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergePlan:
+    """Base, candidates, dedup and plan, each written into ``run``."""
+    _require_readable_sources(work)
+    validate(work.config_path)
+    git = git_version()
+    store = work.store()
+    base = resolve_base(
+        work.lane.upstream,
+        store,
+        work.cache,
+        offline=work.offline,
+        where=f"lanes.{work.lane_name}.upstream",
+        progress=work.progress,
+    )
+    run.write(base)
+    patches = read_series(work.patches_folder)
+    candidates = _candidates(work, store, base, patches, without)
+    run.write(candidates)
+    deduped = dedup(store, candidates, _skips(work))
+    run.write(deduped)
+    named = fingerprint(
+        candidates,
+        lane=work.lane_name,
+        git_version=git,
+        patchstack_version=__version__,
+        patches={patch.slug: patch.digest for patch in patches},
+        skips=_skips(work),
+        protected=work.config.pulls.protected,
+        inputs=_inputs(work, patches),
+    )
+    made = decide_plan(deduped, lane=work.lane_name, base=base, fingerprint=named)
+    run.write(made)
+    return made
+
+
+def planned(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergePlan:
+    """The plan of ``run``, made now if it has none."""
+    if not run.has(MergePlan):
+        return plan(work, run, without=without)
+    if without:
+        raise UsageError(f"run {run.id} is planned already: --without belongs to a new run")
+    return run.read(MergePlan)
+
+
+def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
+    """Compose the run's candidates; where a carrier falls, dedup and plan of ``run`` are written again.
+
+    ``again``: compose a second time with nothing remembered, and compare.
+    """
+    store, candidates, before = work.store(), run.read(Candidates), run.read(MergePlan)
+    _require_objects(store, before)
+    made = compose(
+        store,
+        candidates,
+        lane=work.lane_name,
+        skips=_skips(work),
+        fingerprint=before.fingerprint,
+        protected=work.config.pulls.protected,
+        progress=work.progress,
+    )
+    if again:
+        verify(store, candidates, made.composition, skips=_skips(work), protected=work.config.pulls.protected)
+    for value in (made.deduped, made.plan, made.composition):
+        run.write(value)
+    return made.composition
+
+
+def composed(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> Composition:
+    """The composition of ``run``, made now if it has none."""
+    if run.has(Composition) and not without:
+        return run.read(Composition)
+    planned(work, run, without=without)
+    return merge(work, run)
+
+
+def stack_of(work: Workplace, composition: Composition) -> tuple[Sha, Sha]:
+    """Commit and tree of the base with its required patches alone: what ``stack/LANE`` publishes."""
+    store = work.store()
+    required = [topic for topic in composition.included if topic.kind is Kind.PATCH and topic.required]
+    commit, joined = write_stack(store, composition.base, required)
+    if len(joined) != len(required):
+        # They merged with each other in the composition, in the same order: anything else is a bug.
+        raise PatchstackError(f"the required patches of {composition.commit} do not compose alone")
+    return commit, store.tree_of(commit)
+
+
+def _require_readable_sources(work: Workplace) -> None:
+    asked = [source.repo for source in work.config.pulls.sources if isinstance(source, GitHubSource)]
+    if asked and not work.local:
+        raise UsageError(
+            f"GitHub cannot be asked yet ({', '.join(asked)}): use --local, and the candidates are the remote's"
+            " refs/pull/*/head"
+        )
+
+
+def _require_objects(store: Repository, plan: MergePlan) -> None:
+    for sha in (plan.base.commit, *(topic.commit for topic in plan.steps)):
+        if not store.has(sha):
+            raise UsageError(f"{sha} of this run's plan is not in {store.folder}: plan again on this machine")
+
+
+def _candidates(
+    work: Workplace, store: Repository, base: Base, patches: tuple[Patch, ...], without: Sequence[str]
+) -> Candidates:
+    needed = releases_to_compare(patches, base.version)
+    topics, left_out = build_topics(
+        store,
+        base,
+        patches,
+        optional_on=work.lane.optional,
+        without=without,
+        releases=read_releases(work, store, needed),
+        progress=work.progress,
+    )
+    if work.embedded:
+        ensure_embedded_remote(Path(work.remote), work.lane.branch)
+    pulls, refused = read_pulls(
+        store,
+        work.remote,
+        base=base,
+        lane=work.lane_name,
+        deploy_branches={lane.branch: name for name, lane in work.config.lanes.items()},
+        main=work.config.fork.main,
+        progress=work.progress,
+    )
+    pull_candidates, unfit = pull_topics(
+        store,
+        base,
+        topics,
+        pulls,
+        lane=work.lane_name,
+        protected=work.config.pulls.protected,
+        progress=work.progress,
+    )
+    return Candidates(base, (*topics, *pull_candidates), (*left_out, *refused, *unfit))
+
+
+def _skips(work: Workplace) -> Mapping[int, str]:
+    return {skip.pr: skip.because for skip in work.config.pulls.skip}
+
+
+def _inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
+    """Digests of what decides the proof: guards, bed, channels."""
+    suites = find_suites(work.root, [(patch.slug, patch.guards) for patch in patches])
+    channels = [f"{name}: {' '.join(channel.needs)}" for name, channel in sorted(work.config.channels.items())]
+    return {
+        **{f"guards of {suite.slug}": suite.digest for suite in suites},
+        "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
+    }

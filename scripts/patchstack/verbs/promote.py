@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from patchstack.model import Composition, Kind, NightReport, Promotion, Verdicts
+from patchstack.model import Composition, NightReport, Promotion, Verdicts
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
 from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
 from patchstack.release.status import StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
-from patchstack.verbs.plan import merge_topics
+from patchstack.verbs.plan import stack_of
 from patchstack.workplace import Workplace
 
 
@@ -27,27 +28,30 @@ def repair(work: Workplace, state: RemoteState) -> TagRepair:
     return push_missing_tags(work.store(), work.remote, state)
 
 
-def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promotion:
+@dataclass(frozen=True)
+class Promoted:
+    promotion: Promotion
+    notes: tuple[str, ...]
+    """What a reader must know and what stops nothing."""
+
+
+def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move."""
     composition, verdicts = run.read(Composition), run.read(Verdicts)
     store = work.store()
-    required = [topic for topic in composition.included if topic.kind is Kind.PATCH and topic.required]
-    stack = merge_topics(work, composition, required)
     decision = decide(
         night=run.id,
         at=now_utc(),
         composition=composition,
-        stack=Source(stack.commit, stack.tree),
+        stack=Source(*stack_of(work, composition)),
         verdicts=verdicts.verdicts,
         remote=open_remote(work),
     )
     if dry_run:
-        return decision.promotion
-    for note in decision.notes:
-        work.progress(note)
+        return Promoted(decision.promotion, decision.notes)
     promotion = push_promotion(store, work.remote, decision)
     run.write(promotion)
-    return promotion
+    return Promoted(promotion, decision.notes)
 
 
 def status(work: Workplace) -> StatusReport:
