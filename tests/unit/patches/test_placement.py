@@ -140,6 +140,13 @@ def test_on_another_release_a_patch_stands_on_what_it_requires_there(bench: Benc
     assert bench.content(topics[1].commit, "sender.py") == "# new\n" + higher
 
 
+def test_a_hunk_at_the_end_of_a_file_without_a_newline_is_placed(bench: Bench) -> None:
+    cut_on = bench.release("1.0", {"sender.py": SENDER + "    last = 1"})
+    bench.patch("mend", cut_on, {"sender.py": SENDER + "    last = 2  # SGLANG_X"}, up_to="2.0")
+    (topic,), _ = build(bench, bench.release("2.0", {"sender.py": "# new\n" + SENDER + "    last = 1"}))
+    assert bench.content(topic.commit, "sender.py") == "# new\n" + SENDER + "    last = 2  # SGLANG_X"
+
+
 def test_a_place_that_fits_twice_is_taken_where_git_takes_it_and_only_in_the_same_definition(bench: Bench) -> None:
     cut_on = bench.release("1.0", {"sender.py": SENDER})
     bench.patch("mend", cut_on, {"sender.py": HOOKED}, up_to="2.0")
