@@ -110,6 +110,14 @@ def _emit(text: str) -> None:
     click.echo(text, nl=not text.endswith("\n"))
 
 
+def _complain(text: str) -> None:
+    """Say on standard error what went wrong; the words may be a remote's or an author's."""
+    from patchstack.report.inert import visible
+
+    for line in text.splitlines():
+        click.echo(f"patchstack: {visible(line)}", err=True)
+
+
 @main_group.command()
 @_with_json
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of deploy.yaml and end.")
@@ -152,8 +160,7 @@ def plan(options: Options, without: tuple[str, ...], as_json: bool) -> None:
     from patchstack.verbs.plan import plan as run_plan
 
     work = _workplace(options)
-    with work.locked():
-        run = work.state.new_run()
+    with work.locked(), work.open_run() as run:
         made = run_plan(work, run, without=without)
     _emit(store.encode(made) if as_json else render_plan(made, run.id))
 
@@ -174,8 +181,7 @@ def merge(
     from patchstack.verbs import plan as stage
 
     work = _workplace(options)
-    with work.locked():
-        run = work.open_run(run_id)
+    with work.locked(), work.open_run(run_id) as run:
         planned = stage.planned(work, run, without=without)
         if dry_run:
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
@@ -214,8 +220,7 @@ def test(
     from patchstack.verbs.plan import composed
 
     work = _workplace(options)
-    with work.locked():
-        run = work.open_run(run_id)
+    with work.locked(), work.open_run(run_id) as run:
         composition = composed(work, run, without=without)
         if dry_run:
             _emit("\n".join(stage.selected(work, composition, suites)))
@@ -289,8 +294,8 @@ def nightly_command(options: Options, local_night: bool, force: bool, as_json: b
     work = _workplace(options, local=options.local or local_night)
     with work.locked():
         if dry_run:
-            run = work.state.new_run()
-            planned = run_plan(work, run)
+            with work.open_run() as run:
+                planned = run_plan(work, run)
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
         night = nightly.night(work, force=force)
@@ -298,6 +303,7 @@ def nightly_command(options: Options, local_night: bool, force: bool, as_json: b
         _emit(store.encode(night))
     else:
         render_terminal(night)
+    _complain(night.failure)
     sys.exit(night.exit_code)
 
 
@@ -360,10 +366,7 @@ def main() -> NoReturn:
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except PatchstackError as error:
-        from patchstack.report.inert import visible  # the words may be a remote's or an author's
-
-        for line in str(error).splitlines():
-            click.echo(f"patchstack: {visible(line)}", err=True)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has left (`| head`); point the descriptor elsewhere for the exit's flush.

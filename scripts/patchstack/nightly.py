@@ -25,7 +25,8 @@ from patchstack.release.remote import RemoteState
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
-from patchstack.verbs.plan import merge, plan
+from patchstack.verbs.author import validate
+from patchstack.verbs.plan import merge, plan, require_sources
 from patchstack.verbs.promote import open_remote, promote, repair
 from patchstack.verbs.test import gate, raise_for, run_guards
 from patchstack.workplace import Clock, Workplace
@@ -49,8 +50,11 @@ class _Sofar:
 def night(work: Workplace, *, force: bool = False) -> NightReport:
     """Run a whole night in a new run folder. The caller holds the lock.
 
-    A failure that stops the night is in the report with its exit code; nothing else is swallowed.
+    Wrong input is refused before anything is made. After that a failure that stops the night is in the report
+    with its exit code.
     """
+    require_sources(work)
+    validate(work.config_path)
     run = work.state.new_run()
     clock = Clock(time.monotonic)
     sofar = _Sofar()

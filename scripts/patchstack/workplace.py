@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,9 +56,22 @@ class Workplace:
     def locked(self) -> AbstractContextManager[None]:
         return night_lock(self.state.lock)
 
-    def open_run(self, run_id: str | None) -> Run:
-        """The run that was asked for, or a new one."""
-        return self.state.new_run() if run_id is None else self.state.run(run_id)
+    @contextmanager
+    def open_run(self, run_id: str | None = None) -> Iterator[Run]:
+        """The run that was asked for, or a new one; a new one is gone again if the request itself was wrong."""
+        if run_id is not None:
+            yield self.state.run(run_id)
+            return
+        run = self.state.new_run()
+        try:
+            yield run
+        except UsageError:
+            shutil.rmtree(run.folder)
+            raise
+        except BaseException:
+            with suppress(OSError):  # what was written before it failed is worth a look
+                run.folder.rmdir()
+            raise
 
     def judged_run(self, run_id: str | None) -> Run:
         """The run that was asked for, or the newest that has a verdict."""

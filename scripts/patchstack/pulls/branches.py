@@ -26,8 +26,11 @@ class Published:
     """``base/LANE``, ``stack/LANE`` and ``main``, in the order in which they are preferred."""
     others: tuple[tuple[str, Sha], ...]
     """Every other branch, by name, less those that a pull request was pushed from."""
-    deployed: Mapping[Sha, tuple[str, int]]
-    """Each commit that a promotion made: its deploy branch, and its rank (0 is the newest)."""
+    deployed: Mapping[Sha, tuple[int, str]]
+    """Each commit that a promotion made: its rank, and its deploy branch.
+
+    The higher the rank, the less it contains: the nights from the newest on, and behind them the octopuses.
+    """
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,19 @@ def publish(
     )
 
 
-def _deployed(store: Repository, tips: Mapping[str, Sha], known: Iterable[Sha]) -> dict[Sha, tuple[str, int]]:
+def _deployed(store: Repository, tips: Mapping[str, Sha], known: Iterable[Sha]) -> dict[Sha, tuple[int, str]]:
     """The commits that promotions made: each on the first-parent line, and its octopus (same tree, second parent)."""
     without = [f"^{sha}" for sha in known]
-    found: dict[Sha, tuple[str, int]] = {}
+    found: dict[Sha, tuple[int, str]] = {}
     for branch, tip in tips.items():
         reachable = set(store.commits(tip, *without))
         nights = _trees(store, "--first-parent", tip, *without)
         seconds = [parents[1] for _, _, parents in nights if len(parents) > 1 and parents[1] in reachable]
         tree_of = {commit: tree for commit, tree, _ in _trees(store, "--no-walk", *seconds)} if seconds else {}
         for rank, (commit, tree, parents) in enumerate(nights):
-            found.setdefault(commit, (branch, rank))
+            found[commit] = rank, branch
             if len(parents) > 1 and tree_of.get(parents[1]) == tree:
-                found.setdefault(parents[1], (branch, rank))
+                found.setdefault(parents[1], (len(nights) + rank, branch))
     return found
 
 
@@ -90,9 +93,7 @@ def _trees(store: Repository, *revisions: str) -> list[tuple[Sha, Sha, list[Sha]
 
 def newest_deployed(published: Published, commits: Iterable[Sha]) -> tuple[str, Sha] | None:
     """The deploy branch, and the newest commit that a promotion made, among ``commits``."""
-    ranked = [
-        (published.deployed[sha][1], published.deployed[sha][0], sha) for sha in commits if sha in published.deployed
-    ]
+    ranked = [(*published.deployed[sha], sha) for sha in commits if sha in published.deployed]
     return min(ranked)[1:] if ranked else None
 
 

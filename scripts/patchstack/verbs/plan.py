@@ -32,7 +32,7 @@ from patchstack.workplace import Workplace
 
 def plan(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergePlan:
     """Base, candidates, dedup and plan, each written into ``run``."""
-    _require_readable_sources(work)
+    require_sources(work)
     validate(work.config_path)
     git = git_version()
     store = work.store()
@@ -116,7 +116,8 @@ def stack_of(work: Workplace, composition: Composition) -> tuple[Sha, Sha]:
     return commit, store.tree_of(commit)
 
 
-def _require_readable_sources(work: Workplace) -> None:
+def require_sources(work: Workplace) -> None:
+    """`UsageError` when deploy.yaml names a source that this verb cannot read."""
     asked = [source.repo for source in work.config.pulls.sources if isinstance(source, GitHubSource)]
     if asked and not work.local:
         raise UsageError(
