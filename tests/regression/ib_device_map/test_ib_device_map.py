@@ -7,6 +7,7 @@ machine without InfiniBand does not have.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import types
@@ -187,6 +188,17 @@ def test_all_problems_are_listed(parse_device: ParseDevice) -> None:
         '{"0": "mlx5_0", "1": "mlx5_1,mlx5_2"}; '
         "devices of this node: mlx5_0, mlx5_1, mlx5_2, mlx5_3"
     )
+
+
+@pytest.mark.parametrize("option", ["--disaggregation-ib-device", "--mooncake-ib-device"])
+def test_the_help_says_so(option: str) -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+    (action,) = [action for action in parser._actions if option in action.option_strings]
+    assert "per-GPU map" in (action.help or "")
+    assert ".json file" in (action.help or "")
 
 
 @pytest.mark.control
