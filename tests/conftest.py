@@ -7,6 +7,7 @@ sealed already; nothing here may need more than pytest to load, and nothing is c
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,17 @@ def sealed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     kind = request.path.relative_to(TESTS).parts[0]
     if kind == "regression":
         return None
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    home = tmp_path_factory.mktemp("home")
+    return _seal(request.getfixturevalue("monkeypatch"), tmp_path_factory.mktemp("home"), kind)
+
+
+@pytest.fixture(scope="module")
+def sealed_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same for a fixture that a whole module of end-to-end tests shares: `sealed` comes after it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield _seal(monkeypatch, tmp_path_factory.mktemp("home"), "e2e")
+
+
+def _seal(monkeypatch: pytest.MonkeyPatch, home: Path, kind: str) -> Path:
     (home / ".gitconfig").write_text(_GITCONFIG)
     dropped = (
         ("GIT_", "XDG_", "LC_", "PATCHSTACK_") if kind == "e2e" else ("GIT_", "XDG_", "LC_", "PATCHSTACK_", "PIP_")

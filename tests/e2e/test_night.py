@@ -110,12 +110,27 @@ def place(tmp_path: Path) -> Place:
     return copy_workplace(tmp_path / "fork", SLUG)
 
 
+@pytest.fixture(scope="module")
+def first_night(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+    """A workplace with one promoted night: tests look at it, or work on a copy (`promoted`)."""
+    place = copy_workplace(tmp_path_factory.mktemp("first") / "fork", SLUG)
+    return place, place.night()
+
+
+@pytest.fixture
+def promoted(first_night: tuple[Place, Done], tmp_path: Path) -> Place:
+    """A copy of the workplace after its first night."""
+    place, done = first_night
+    assert done.code == 0, done.err
+    return Place(shutil.copytree(place.root, tmp_path / "fork", symlinks=True))
+
+
 def names(entries: list[dict[str, Any]]) -> list[str]:
     return [entry["name"] for entry in entries]
 
 
-def test_a_first_night_promotes_and_an_unchanged_one_has_nothing_to_do(place: Place) -> None:
-    first = place.night()
+def test_a_first_night_promotes_and_an_unchanged_one_has_nothing_to_do(first_night: tuple[Place, Done]) -> None:
+    place, first = first_night
     assert first.code == 0, first.err
     report = first.json
     assert (report["headline"], report["exit_code"], report["nothing_to_do"]) == ("PASS", 0, False)
@@ -152,8 +167,8 @@ def without_hunk(diff: Path, source: str) -> None:
     diff.write_text(head + "\n" + "".join(map(str, kept)))
 
 
-def test_a_patch_that_lost_a_hunk_makes_the_night_red(place: Place) -> None:
-    assert place.night().code == 0
+def test_a_patch_that_lost_a_hunk_makes_the_night_red(promoted: Place) -> None:
+    place = promoted
     before = place.refs()
     without_hunk(place.root / DIFF, "mooncake_transfer_engine.py")
     red = place.night()
@@ -167,8 +182,8 @@ def test_a_patch_that_lost_a_hunk_makes_the_night_red(place: Place) -> None:
     assert place.refs() == before
 
 
-def test_a_patch_that_does_not_apply_stops_the_night_with_4(place: Place) -> None:
-    assert place.night().code == 0
+def test_a_patch_that_does_not_apply_stops_the_night_with_4(promoted: Place) -> None:
+    place = promoted
     before = place.refs()
     diff = place.root / DIFF
     lines = diff.read_text().splitlines(keepends=True)
@@ -182,8 +197,8 @@ def test_a_patch_that_does_not_apply_stops_the_night_with_4(place: Place) -> Non
     assert place.refs() == before
 
 
-def test_pull_requests_are_composed_or_named_with_their_reason(place: Place) -> None:
-    assert place.night().code == 0
+def test_pull_requests_are_composed_or_named_with_their_reason(promoted: Place) -> None:
+    place = promoted
     one = place.propose(7, "python/sglang/seven.py", "SEVEN = 7\n")
     place.propose(8, "python/sglang/seven.py", "SEVEN = 8\n")
     place.propose(9, "docs/nine.md", "nine\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from patchstack.errors import UsageError
@@ -23,6 +24,8 @@ class KeptResults:
     """What is written for one key."""
 
     key: str
+    made_on: str
+    """The day (ISO 8601, UTC) on which the guards ran."""
     results: tuple[GuardResult, ...]
 
 
@@ -32,17 +35,17 @@ def proof_key(tree: Sha, natives: str, suite: Suite, bed_key: str, tool: str) ->
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def read_kept(folder: Path, key: str) -> tuple[GuardResult, ...] | None:
-    """The results kept for ``key``, or None. A damaged file counts as none: the guards run again."""
+def read_kept(folder: Path, key: str) -> KeptResults | None:
+    """What is kept for ``key``, or None. A damaged file counts as none: the guards run again."""
     path = folder / f"{key}.json"
     try:
         kept = decode(KeptResults, path.read_text(), str(path))
     except (FileNotFoundError, UsageError, UnicodeDecodeError):
         return None
-    return kept.results if kept.key == key else None
+    return kept if kept.key == key else None
 
 
-def keep(folder: Path, key: str, results: tuple[GuardResult, ...]) -> None:
+def keep(folder: Path, key: str, today: date, results: tuple[GuardResult, ...]) -> None:
     """Keep ``results`` if every one of them is an answer."""
     if results and all(result.outcome in _ANSWERS for result in results):
-        write_whole(folder / f"{key}.json", encode(KeptResults(key, results)))
+        write_whole(folder / f"{key}.json", encode(KeptResults(key, today.isoformat(), results)))

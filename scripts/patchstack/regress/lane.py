@@ -76,10 +76,17 @@ def decide_steps(composed: Subject, base: Subject, suites: Sequence[Suite], keep
             if suite.slug == BED_SUITE and subject is composed:
                 continue
             key = proof_key(subject.sha, keeping.natives, suite, keeping.bed_key, keeping.tool)
-            again = subject is composed or keeping.rerun is Rerun.ALL
-            again = again or (keeping.rerun is Rerun.DUE and is_due(key, keeping.today))
-            steps.append(Step(subject, suite, key, None if again else read_kept(keeping.folder, key)))
+            steps.append(Step(subject, suite, key, None if subject is composed else _answer(key, keeping)))
     return tuple(steps)
+
+
+def _answer(key: str, keeping: Keeping) -> tuple[GuardResult, ...] | None:
+    """The kept answer, unless it is to be made again."""
+    kept = read_kept(keeping.folder, key)
+    if kept is None or keeping.rerun is Rerun.ALL:
+        return None
+    is_old = kept.made_on != keeping.today.isoformat()
+    return None if keeping.rerun is Rerun.DUE and is_old and is_due(key, keeping.today) else kept.results
 
 
 def run_lane(
@@ -102,7 +109,7 @@ def run_lane(
         if results is None:
             progress(f"guards of {step.suite.slug} on {label} ({number} of {len(steps)})")
             results = run_suite(step.suite, step.subject.tree, root, logs / label.replace(" ", "-"), SUITE_LIMIT_S)
-            keep(keeping.folder, step.key, results)
+            keep(keeping.folder, step.key, keeping.today, results)
             ran.add(label)
         runs.setdefault(label, []).extend(results)
     trees = tuple(TreeRun(label, shas[label], tuple(found), label not in ran) for label, found in runs.items())

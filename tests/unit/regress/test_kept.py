@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from patchstack.errors import ConfigError
 from patchstack.model import GuardOutcome, GuardResult, Sha
-from patchstack.regress.kept import keep, proof_key, read_kept
-from patchstack.regress.suites import Suite, find_suites
+from patchstack.regress.execute import Tree
+from patchstack.regress.kept import KeptResults, keep, proof_key, read_kept
+from patchstack.regress.lane import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 
 SUITE = Suite("x", ("tests/regression/x",), "d")
 TREE = Sha("a" * 40)
+TODAY = date(2026, 11, 21)
 
 
 def results(*outcomes: GuardOutcome) -> tuple[GuardResult, ...]:
@@ -22,17 +26,17 @@ def results(*outcomes: GuardOutcome) -> tuple[GuardResult, ...]:
 
 def test_answers_are_kept_and_everything_else_is_asked_again(tmp_path: Path) -> None:
     answers = results(GuardOutcome.PASS, GuardOutcome.FAIL)
-    keep(tmp_path, "k", answers)
-    assert read_kept(tmp_path, "k") == answers
+    keep(tmp_path, "k", TODAY, answers)
+    assert read_kept(tmp_path, "k") == KeptResults("k", "2026-11-21", answers)
     for said in set(GuardOutcome) - {GuardOutcome.PASS, GuardOutcome.FAIL}:
-        keep(tmp_path, said.value, results(GuardOutcome.PASS, said))
+        keep(tmp_path, said.value, TODAY, results(GuardOutcome.PASS, said))
         assert read_kept(tmp_path, said.value) is None
-    keep(tmp_path, "none", ())
+    keep(tmp_path, "none", TODAY, ())
     assert read_kept(tmp_path, "none") is None
 
 
 def test_a_damaged_or_renamed_file_counts_as_none(tmp_path: Path) -> None:
-    keep(tmp_path, "k", results(GuardOutcome.PASS))
+    keep(tmp_path, "k", TODAY, results(GuardOutcome.PASS))
     (tmp_path / "other.json").write_bytes((tmp_path / "k.json").read_bytes())
     (tmp_path / "torn.json").write_bytes((tmp_path / "k.json").read_bytes()[:40])
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
@@ -82,3 +86,29 @@ def test_every_wrong_guard_path_is_named(tmp_path: Path) -> None:
         "patches/x/patch.md:1: guards: '../out' leads out of the repository: name a folder in it",
         "patches/y/patch.md:1: guards: 'missing' holds no test_*.py: write the guard",
     ]
+
+
+def test_within_a_week_every_kept_answer_is_made_again_once(tmp_path: Path) -> None:
+    python = Path("python")
+    composed, base = (
+        Subject(label, Sha(letter * 40), Tree(tmp_path, python, tmp_path))
+        for label, letter in (("composed", "a"), ("base", "b"))
+    )
+    suites = [replace(SUITE, slug=slug) for slug in (BED_SUITE, *map(str, range(20)))]
+
+    def keeping(rerun: Rerun, today: date) -> Keeping:
+        return Keeping(tmp_path / "answers", "bed", "natives", "tool", rerun, today)
+
+    def running(rerun: Rerun, today: date) -> list[tuple[str, str]]:
+        steps = decide_steps(composed, base, suites, keeping(rerun, today))
+        return [(step.subject.label, step.suite.slug) for step in steps if step.kept is None]
+
+    on_composed = [("composed", str(number)) for number in range(20)]
+    on_base = [("base", suite.slug) for suite in suites]
+    assert running(Rerun.DUE, TODAY) == [*on_composed, *on_base]
+    for step in decide_steps(composed, base, suites, keeping(Rerun.NONE, TODAY)):
+        keep(tmp_path / "answers", step.key, TODAY, results(GuardOutcome.PASS))
+    assert running(Rerun.DUE, TODAY) == running(Rerun.NONE, TODAY) == on_composed
+    assert running(Rerun.ALL, TODAY) == [*on_composed, *on_base]
+    week = [running(Rerun.DUE, TODAY + timedelta(days=day))[20:] for day in range(1, 8)]
+    assert sorted(step for day in week for step in day) == sorted(on_base)
