@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchstack.compose.compose import Composed, compose, verify
+from patchstack.compose.compose import Composed, compose
 from patchstack.compose.octopus import write_stack
 from patchstack.compose.plan import fingerprint
 from patchstack.compose.topics import pull_topics
@@ -204,7 +204,7 @@ class Fork(Workshop):
 
     def compose(self, skips: Mapping[int, str] | None = None, candidates: Candidates | None = None) -> Composed:
         found = candidates or self.candidates()
-        done = compose(
+        return compose(
             self.store,
             found,
             lane=self.lane,
@@ -220,8 +220,6 @@ class Fork(Workshop):
                 inputs={},
             ),
         )
-        verify(self.store, found, done.composition, skips=skips or {})
-        return done
 
     def night(self, skips: Mapping[int, str] | None = None) -> Night:
         composition = self.compose(skips).composition
@@ -239,6 +237,11 @@ class Fork(Workshop):
         notes += [f"without {path}" for path in topic.not_carried]
         return f"{topic.name} ({', '.join(notes)})" if notes else topic.name
 
+    def files_of(self, commit: Sha) -> dict[str, str]:
+        """The text of every file of a commit of the remote."""
+        entries = self.repository.list_tree(commit)
+        return {entry.path: (self.repository.read_blob(entry.sha) or b"").decode() for entry in entries}
+
     def files(self, revision: str) -> dict[str, str]:
         found = {}
         for entry in self.store.list_tree(revision):
@@ -248,10 +251,29 @@ class Fork(Workshop):
 
     def _receive(self, commit: Sha) -> None:
         """Have a commit of the remote in the store, as the stages before would have made it there."""
+        self.repository.set_refs({f"refs/test/{commit}": commit})
         self.store.fetch(self.url, [f"+{commit}:refs/test/{commit}"])
 
     def _send(self, commit: Sha) -> None:
+        self.store.set_refs({f"refs/test/{commit}": commit})
         self.repository.fetch(str(self.store.folder), [f"+{commit}:refs/test/{commit}"])
+
+
+class Clone(Repository):
+    """A person's clone, with a work tree, in the sealed environment of the tool."""
+
+    def __init__(self, url: str, folder: Path, checked_out: str) -> None:
+        folder.mkdir()
+        super().__init__(folder / ".git")
+        self.run("init", "--quiet", str(folder))
+        self.fetch(url, ["+refs/*:refs/theirs/*"])
+        self.type("checkout", "--quiet", "-b", "mine", f"refs/theirs/heads/{checked_out}")
+
+    def type(self, *argv: str) -> bool:
+        """Run a command of git in the work tree; whether it ended with 0."""
+        return (
+            self.attempt("-C", str(self.folder.parent), "--work-tree", str(self.folder.parent), *argv).returncode == 0
+        )
 
 
 def tell(item: LeftOut) -> str:

@@ -38,6 +38,8 @@ def _read(store: Repository, base: Base, topic: Topic) -> Reading:
     own = frozenset(store.commits(topic.own_to, f"^{topic.own_from}"))
     if topic.replayed:
         no_effect = store.tree_of(topic.commit) == store.tree_of(f"{topic.commit}^")
+    elif topic.own_from == base.commit:
+        no_effect = False  # its own diff is what it changes on the base, and that is not empty
     else:
         merged = store.merge_tree(base.commit, topic.commit)
         no_effect = merged.clean and merged.tree == base.tree

@@ -30,7 +30,7 @@ def merge(
     What was carried by a topic that is left out here is left out as well (`CARRIER_LEFT_OUT`): `compose` plans
     again for it. Raises `CompositionError` when a required patch does not merge.
     """
-    merging = _Merging(store, plan.base, tuple(protected), plan.base.commit, plan.base.tree)
+    merging = _Merging(store, plan.base, plan.lane, tuple(protected), plan.base.commit, plan.base.tree)
     for topic in plan.steps:
         progress(f"merging {topic.name}")
         merging.step(topic)
@@ -46,6 +46,7 @@ class _Merging:
 
     store: Repository
     base: Base
+    lane: str
     protected: tuple[str, ...]
     tip: Sha
     tree: Sha
@@ -60,8 +61,7 @@ class _Merging:
         if topic.required and left_out.outcome is Outcome.EXCLUDED:
             files = f" in {listed(left_out.files)}" if left_out.files else ""
             raise CompositionError(
-                f"the required patch {topic.name} does not compose on {self.base.name}{files}: {left_out.detail}; "
-                f"mend it (`patchstack patch edit {topic.name} FOLDER`) or its place in patches/series"
+                f"the required patch {topic.name} does not compose on {self.base.name}{files}: {left_out.detail}"
             )
         self.left_out[topic.name] = left_out
 
@@ -97,13 +97,13 @@ class _Merging:
 
     def _conflict(self, topic: Topic, files: tuple[str, ...]) -> LeftOut:
         culprits = find_culprits(self.store, self.base.commit, self.included, topic, files)
-        if not culprits.names:
-            detail = f"it conflicts with {self.base.name} itself: rebase it"
-        elif culprits.together:
-            detail = f"it conflicts with {listed(culprits.names)} together, with none of them alone: merge them into it"
+        who = listed(culprits.names) if culprits.names else f"{self.base.name} itself"
+        alone = ", though with none of them alone" if culprits.together else ""
+        if topic.kind is Kind.PATCH:
+            way_out = f"mend it (`patchstack patch edit {topic.name} FOLDER`), or its place in patches/series"
         else:
-            who = listed(culprits.names)
-            detail = f"it conflicts with {who}, which came first: merge {who} into it, or wait until {who} has gone"
+            way_out = f"merge {who} into it, or wait" if culprits.names else f"rebase it onto base/{self.lane}"
+        detail = f"it conflicts with {who}{alone}: {way_out}"
         return leave_out(topic, Outcome.EXCLUDED, Reason.CONFLICT, detail, twins=culprits.names, files=files)
 
 

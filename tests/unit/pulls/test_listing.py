@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.builders import A, TEN, Fork, Workshop, edit
+from tests.unit.builders import TEN, A, Fork, Workshop, edit
 
 from patchstack.errors import RemoteError
 from patchstack.git import Repository

@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.unit.builders import TEN, A, B, C, Fork, edit, tell
+from tests.unit.builders import TEN, A, B, C, Clone, Fork, edit, tell
 
-from patchstack.git import Repository
 from patchstack.model import Sha
 
 FILES = {A: TEN, B: TEN}
@@ -159,27 +158,16 @@ def test_cut_from_deploy_is_refused_with_the_command_that_mends_it(
     assert tell(refused) == "#2 excluded: contains a deploy commit"
     assert f"it contains {start[:12]} of deploy" in refused.detail
 
-    clone = Clone(fork, tmp_path / "clone", "mine")
+    clone = Clone(fork.url, tmp_path / "clone", "mine")
     for argv in mend(refused.detail):
-        clone.type(argv)
+        assert argv[0] == "git"
+        clone.type(*argv[1:])
     fork.repository.fetch(str(clone.folder), ["+HEAD:refs/pull/2/head"])
 
     night = fork.night()
     told = "#2 (stack/production, replayed on 0.5.12.post1 + first)" if published == "stack" else "#2 (base/production)"
     assert (night.included, night.left_out) == (["first", "#1 (base/production)", told], [])
     assert night.files == {A: edit(edit(TEN, 1, "first"), 9, "one"), B: edit(TEN, 1, "b")}
-
-
-class Clone(Repository):
-    """A person's clone of the fork, with a work tree; seen through the sealed environment of the tool."""
-
-    def __init__(self, fork: Fork, folder: Path, branch: str) -> None:
-        fork.repository.run("clone", "--quiet", "--branch", branch, fork.url, str(folder))
-        super().__init__(folder / ".git")
-
-    def type(self, argv: list[str]) -> None:
-        assert argv[0] == "git"
-        self.run("--work-tree", str(self.folder.parent), *argv[1:])
 
 
 def test_a_branch_that_merged_deploy_is_refused_too(fork: Fork) -> None:
