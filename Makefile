@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
-.PHONY: help setup debian nightly test test-all lint format schema relock bench clean
+.PHONY: help setup debian nightly test test-all lint format schema relock relock-bed bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,3 +54,17 @@ schema: setup ## write deploy.yaml's JSON schema and the README's generated part
 
 bench: setup ## measure composition against a loop of `git merge`, in one run
 	@$(BIN)/python -m tests.bench
+
+relock: setup ## resolve requirements.lock again (the tool)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .relock pip-tools
+	@PYTHONPATH=.relock $(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --extra dev --output-file requirements.lock pyproject.toml
+	@rm -rf .relock
+
+relock-bed: setup ## resolve the test bed's locks again (3 GB to download)
+	@$(BIN)/python -c "from pathlib import Path; from patchstack.regress.lock import relock; \
+	  relock(Path('tests/support/locks/0.5.12.post1'), print)"
+
+clean: ## forget the state folder and the tool's environment; the cache of downloads and beds stays
+	@rm -rf .patchstack $(VENV)

@@ -48,7 +48,8 @@ class Workplace:
 
     @property
     def patches_folder(self) -> Path:
-        return self.root / "patches"
+        """As the user named the place, so that a message names a file as the user would."""
+        return self.config_path.parent / "patches"
 
     def store(self) -> Repository:
         return Repository.init(self.state.store_git)

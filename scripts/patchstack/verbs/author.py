@@ -41,7 +41,7 @@ def validate(config_path: Path) -> Validated:
     except ConfigError as error:
         problems += error.problems
     try:
-        slugs = {patch.slug: patch.optional for patch in read_series(config_path.absolute().parent / "patches")}
+        slugs = {patch.slug: patch.optional for patch in read_series(config_path.parent / "patches")}
     except ConfigError as error:
         problems += error.problems
     else:
