@@ -30,18 +30,27 @@ $(VENV)/ready: requirements.lock pyproject.toml | debian
 	@echo "setup: making $(VENV) from requirements.lock"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
 nightly: setup ## one night on this machine: compose, prove, promote to the embedded remote
 	@$(BIN)/patchstack nightly --local
 
-test: setup ## what CI runs: lint, unit and end-to-end tests, every guard with and without its patch
-	@$(BIN)/python -m tests.budget run
+BUDGET_S := 2400
+RERUN := due
 
-test-all: setup ## everything, nothing kept, nothing left for another day
-	@$(BIN)/python -m tests.budget run --all
+test: setup ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
+	@begin=$$SECONDS; spent=""; \
+	did() { spent="$$spent$$1 $$((SECONDS - begin)) s, "; begin=$$SECONDS; }; \
+	$(MAKE) --no-print-directory lint; did lint; \
+	$(BIN)/pytest -q -n 2 tests/unit; did "unit tests"; \
+	$(BIN)/patchstack --local test --rerun $(RERUN); did "guards"; \
+	$(BIN)/pytest -q tests/e2e; did "end-to-end tests"; \
+	echo "budget: $${spent}in all $$SECONDS s of $(BUDGET_S) s"
+
+test-all: setup ## the same, with no answer kept from an earlier run
+	@$(MAKE) --no-print-directory test RERUN=all
 
 lint: setup ## ruff, mypy, the schema, the patches
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/patchstack validate && $(BIN)/patchstack lint
