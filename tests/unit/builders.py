@@ -126,7 +126,6 @@ class Fork(Workshop):
     lane: str = "production"
     patches: list[Topic] = field(default_factory=list)
     patches_left_out: list[LeftOut] = field(default_factory=list)
-    nights: int = 0
 
     def __post_init__(self) -> None:
         super().__init__(self.folder / "remote.git")
@@ -186,7 +185,8 @@ class Fork(Workshop):
 
     def deploy(self, octopus: Sha, branch: str = "deploy") -> Sha:
         """Promote ``octopus`` as the release stage does, and return the new tip of ``deploy``."""
-        self._send(octopus)
+        if not self.repository.has(octopus):
+            self._send(octopus)
         tip = self.repository.resolve(f"refs/heads/{branch}") or self.commit("genesis", {}, when=0)
         night = self.commit_tree("a night", self.repository.tree_of(octopus), tip, octopus)
         return self.branch(branch, night)

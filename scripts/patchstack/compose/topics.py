@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from patchstack.compose.carried import Carried, roots, sort_out
-from patchstack.compose.conflict import plain_paths
+from patchstack.compose.conflict import plain_paths, touches
 from patchstack.compose.left_out import leave_out, listed
 from patchstack.compose.octopus import write_stack
 from patchstack.compose.protected import PROTECTED, protected_paths
@@ -94,7 +94,8 @@ class _Ground:
                 f"its own diff, {pull.merge_base[:12]}..{pull.head[:12]} (it was cut from {pull.target}), does not "
                 f"merge on {under}: rebase it onto {branch}"
             )
-            return leave_out(pull, Outcome.EXCLUDED, Reason.CONFLICT, detail, twins=requires, files=files)
+            twins = tuple(patch.name for patch in self.patches if patch.name in requires and touches(patch, files))
+            return leave_out(pull, Outcome.EXCLUDED, Reason.CONFLICT, detail, twins=twins, files=files)
         paths = tuple(change.path for change in self.store.changes(onto, done.commit))
         return self._topic(pull, done.commit, paths, requires, carried.left_off)
 

@@ -98,6 +98,18 @@ def test_a_diff_that_does_not_merge_on_tonights_base_says_where_it_was_cut(fork:
     )
 
 
+def test_a_diff_that_does_not_merge_with_the_patches_that_it_contains_names_those_on_its_files(fork: Fork) -> None:
+    fork.patch("first", {A: edit(TEN, 1, "first")})
+    fork.patch("second", {B: edit(TEN, 1, "second")})
+    fork.pull(1, fork.commit("one", {A: edit(TEN, 1, "one")}, fork.publish_stack()))
+    fork.patch("first", {A: edit(TEN, 1, "first, mended")}, instead_of="first")
+
+    (refused,) = fork.candidates().left_out
+
+    assert (refused.reason, refused.files, refused.twins) == (Reason.CONFLICT, (A,), ("first",))
+    assert refused.detail.endswith("on sglang==0.5.12.post1 with second and first: rebase it onto stack/production")
+
+
 def test_an_old_patch_that_left_the_series_is_not_brought_back(fork: Fork) -> None:
     fork.patch("first", {A: edit(TEN, 1, "first")})
     last_week = fork.publish_stack()
@@ -324,6 +336,30 @@ def test_the_same_kinds_arrive_by_replay(tmp_path: Path) -> None:
         f"{folder}/picture": "\0\\xff",
         f"{folder}/link": "-> thing/inside.py",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch pwned)", "a b'\"c", "[a-z]*.py", "-rf", ":(glob)**", "tab\tnew\nline", "..py", "~" + "a" * 40]
+)
+def test_any_path_that_git_allows_is_only_a_path(fork: Fork, name: str) -> None:
+    path = f"python/sglang/{name}"
+    fork.patch("first", {A: edit(TEN, 1, "first")})
+    fork.pull(1, fork.commit("one", {path: "by head\n"}, fork.base.commit))
+    fork.pull(2, fork.commit("two", {f"{path}.2": "replayed\n"}, fork.publish_stack()))
+
+    assert fork.night().files == {A: edit(TEN, 1, "first"), B: TEN, path: "by head\n", f"{path}.2": "replayed\n"}
+
+
+def test_attributes_that_the_base_has_do_not_change_how_it_is_merged(tmp_path: Path) -> None:
+    fork = Fork(tmp_path, {A: TEN, ".gitattributes": "* merge=union -diff binary\n"})
+    fork.pull(1, fork.commit("one", {A: edit(TEN, 1, "one")}, fork.base.commit))
+    fork.pull(2, fork.commit("two", {A: edit(TEN, 1, "two")}, fork.base.commit))
+    fork.pull(3, fork.commit("three", {A: edit(TEN, 9, "three")}, fork.base.commit))
+
+    night = fork.night()
+
+    assert night.included == ["#1 (base/production)", "#3 (base/production)"]
+    assert night.left_out == [f"#2 excluded: conflict with #1 in {A}"]
 
 
 def test_a_path_that_is_no_utf8_is_carried_and_told_in_escapes(fork: Fork) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from tests.unit.builders import TEN, A, Fork, Workshop, edit
 
 from patchstack.errors import RemoteError
 from patchstack.git import Repository
-from patchstack.pulls.listing import BRANCHES, HEADS, read_listing
+from patchstack.model import Sha
+from patchstack.pulls.listing import BRANCHES, HEADS, Missing, read_listing
 
 
 @pytest.fixture
@@ -97,6 +99,60 @@ def test_a_head_that_goes_missing_is_not_replaced_by_the_one_it_had(remote: Work
 
     assert (dict(listing.heads), list(listing.missing)) == ({}, [1])
     assert repository.refs(HEADS) == {}
+
+
+class MovingRemote(Repository):
+    """A store that asks a remote which changes right after its first answer."""
+
+    def __init__(self, store: Repository, move: Callable[[], object]) -> None:
+        super().__init__(store.folder)
+        self.moves = [move]
+
+    def ls_remote(self, url: str, *patterns: str) -> dict[str, Sha]:
+        listed = super().ls_remote(url, *patterns)
+        if self.moves:
+            self.moves.pop()()
+        return listed
+
+
+def test_a_head_that_moves_while_it_is_read_is_taken_as_it_was_listed(remote: Workshop, repository: Repository) -> None:
+    old, new = remote.commit("old", {"a": "1"}), remote.commit("new", {"a": "2"})
+    remote.pull(1, old)
+
+    listing = read_listing(MovingRemote(repository, lambda: remote.pull(1, new)), remote.url)
+
+    assert (dict(listing.heads), dict(listing.missing)) == ({1: old}, {})
+
+
+def test_a_head_that_is_rewritten_or_closed_while_it_is_read_is_missing(
+    remote: Workshop, repository: Repository
+) -> None:
+    new = remote.commit("new", {"a": "9"})
+    rewritten = remote.pull(1, remote.commit("rewritten", {"a": "1"}))
+    closed = remote.pull(2, remote.commit("closed", {"a": "2"}))
+
+    def move() -> None:
+        remote.pull(1, new)
+        remote.repository.set_refs({"refs/pull/2/head": None})
+        lose_object(remote.repository, rewritten)
+        lose_object(remote.repository, closed)
+
+    listing = read_listing(MovingRemote(repository, move), remote.url)
+
+    assert dict(listing.heads) == {}
+    assert dict(listing.missing) == {
+        1: Missing(rewritten, f"it is at {new} now: it moved while it was read"),
+        2: Missing(closed, "it is gone: it moved while it was read"),
+    }
+
+
+def test_a_remote_that_goes_away_while_it_is_read_is_an_error(
+    remote: Workshop, repository: Repository, tmp_path: Path
+) -> None:
+    remote.pull(1, remote.commit("one", {"a": "1"}))
+    away = MovingRemote(repository, lambda: remote.repository.folder.rename(tmp_path / "elsewhere"))
+    with pytest.raises(RemoteError, match=r"remote\.git"):
+        read_listing(away, remote.url)
 
 
 def test_a_head_that_is_no_commit_is_missing(remote: Workshop, repository: Repository) -> None:
