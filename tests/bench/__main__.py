@@ -1,0 +1,79 @@
+"""`python -m tests.bench`: measure, show, write down. It ends with 1 only when two results differ, never for a time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tests.bench import record
+from tests.bench.composition import measure_composition
+from tests.bench.decision import measure_decision
+from tests.bench.ground import break_ground
+from tests.bench.imports import measure_imports
+from tests.bench.measure import Measurement, Patience
+from tests.bench.table import show
+
+from patchstack import config as configuration
+from patchstack.git import Repository
+from patchstack.store import cache_folder, now_utc
+from patchstack.upstream.provider import resolve_base
+
+ROOT = Path(__file__).parents[2]
+SIZES = (20, 100)
+REPEATS = 3
+BUDGET_S = 120.0
+"""Once this has passed nothing is done a second time; what is left is done once."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of topics")
+    parser.add_argument("--repeats", type=int, default=REPEATS, metavar="K", help="samples of each, at most")
+    parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="no second sample after this")
+    parser.add_argument("--config", type=Path, default=ROOT / "deploy.yaml", help="whose first lane is measured")
+    parser.add_argument("--output", type=Path, default=ROOT / ".patchstack" / "bench", help="folder of the JSON files")
+    chosen = parser.parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    before = record.newest(chosen.output)
+    machine, load = record.this_machine(), os.getloadavg()
+    patience = Patience(chosen.repeats, time.monotonic() + chosen.budget_s)
+    with tempfile.TemporaryDirectory(prefix="patchstack-bench-") as folder:
+        base, found = measure(chosen.config, chosen.sizes, patience, Path(folder))
+    path = record.write(
+        chosen.output,
+        record.encode(f"{now_utc():%Y-%m-%dT%H:%M:%SZ}", machine, load, base, found),
+    )
+    show(console, machine, found, before)
+    console.print(f"written to {path}")
+    return 0 if all(row.equal for row in found) else 1
+
+
+def measure(
+    config: Path, sizes: Sequence[int], patience: Patience, folder: Path
+) -> tuple[dict[str, Any], list[Measurement]]:
+    """All measurements on the configuration's first lane; the base that they were made on."""
+    lane, settings = next(iter(configuration.load(config).lanes.items()))
+    cache = cache_folder()
+    seed = Repository.init(folder / "release.git")
+    base = resolve_base(settings.upstream, seed, cache)
+    # It is all here now: from here on a release needs no network, and a git upstream costs what asking it costs.
+    offline = settings.upstream.pypi is not None
+    found = [measure_imports(settings.upstream, cache, folder / "imports", patience, offline=offline)]
+    for size in sizes:
+        remote = Repository.init(folder / f"remote-{size}.git")
+        remote.fetch(str(seed.folder), [f"+{base.commit}:refs/heads/base/{lane}"])
+        ground = break_ground(remote, base, lane, size)
+        found += measure_composition(ground, folder / f"compose-{size}", patience)
+        found += measure_decision(ground, config, folder / f"decide-{size}", patience, offline=offline)
+    return {"name": base.name, "commit": base.commit, "tree": base.tree}, found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

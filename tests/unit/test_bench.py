@@ -1,0 +1,115 @@
+"""`make bench` on a release of a few files: the shape of what it writes, never a time."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.bench import composition, record
+from tests.bench.__main__ import main
+from tests.bench.ground import break_ground
+from tests.bench.measure import Cost, Measurement, Patience, Series
+from tests.bench.table import show
+from tests.unit.builders import Workshop
+
+from patchstack.model import Base
+
+LANE = "production"
+CONFIG = """\
+schema: 1
+fork: {{repo: acme/sglang}}
+lanes: {{production: {{upstream: {{git: "{url}", ref: v0.5.12.post1}}, branch: deploy}}}}
+pulls: {{sources: [{{refs: "refs/pull/*/head"}}]}}
+channels: {{nightly: {{needs: [cpu]}}}}
+"""
+TOPICS = 10
+THIRTY = "".join(f"line {number}\n" for number in range(30))
+FILES = {f"python/sglang/m{number}.py": THIRTY for number in range(TOPICS)}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A place with an upstream of a few files, no patches, and the bed's suite that every place has."""
+    upstream = Workshop(tmp_path / "upstream.git")
+    release = upstream.commit("release", FILES)
+    upstream.repository.set_refs({"refs/tags/v0.5.12.post1": release})
+    place = tmp_path / "place"
+    for path, content in {
+        "deploy.yaml": CONFIG.format(url=upstream.url),
+        "patches/series": "",
+        "tests/regression/bed/test_bed.py": "def test_nothing() -> None: ...\n",
+    }.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text(content)
+    return place / "deploy.yaml"
+
+
+def test_the_file_names_the_machine_and_each_ratio(config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bench"
+    assert main(["--config", str(config), "--output", str(output), "--sizes", str(TOPICS), "--repeats", "1"]) == 0
+
+    (path,) = output.iterdir()
+    assert path.name == "20261121T020000Z.json"
+    body: dict[str, Any] = json.loads(path.read_text())
+    assert body.keys() == {"schema_version", "at", "machine", "load_average_at_start", "base", "measurements"}
+    assert body["machine"].keys() == {"cores", "cpu", "system", "python", "git"}
+    assert body["base"].keys() == {"name", "commit", "tree"}
+    rows = {row["key"]: row for row in body["measurements"]}
+    assert list(rows) == [
+        "base / cold import",
+        "compose 10 / git merge loop",
+        "heads to commit 10 / git merge loop",
+        "decide 10 / first plan",
+        "decide 10 / git ls-remote",
+    ]
+    for row in rows.values():
+        assert row.keys() == {"key", "ours", "beside", "cpu_ratio", "wall_ratio", "compared", "equal"}
+        for side in (row["ours"], row["beside"]):
+            assert side.keys() == {"label", "cpu_s", "wall_s", "samples"}
+            assert [sample.keys() for sample in side["samples"]] == [{"cpu_s", "wall_s"}]
+    assert {row["equal"] for row in rows.values()} == {True}
+    assert rows["compose 10 / git merge loop"]["compared"] == "trees; 1 of 10 left out"
+
+
+ROW = Measurement("compose 20", Series("ours", (Cost(1.0, 2.0),)), Series("loop", (Cost(4.0, 4.0),)), "trees", True)
+MACHINE = record.Machine(2, "a processor", "Linux", "3.11", "2.39.5")
+
+
+def written(folder: Path, at: str, row: Measurement) -> None:
+    record.write(folder, record.encode(at, MACHINE, (0.0, 0.0, 0.0), {}, [row]))
+
+
+def test_a_later_run_compares_with_the_newest(tmp_path: Path) -> None:
+    assert record.newest(tmp_path) is None
+    written(tmp_path, "2026-11-20T02:00:00Z", replace(ROW, beside=Series("loop", (Cost(8.0, 8.0),))))
+    written(tmp_path, "2026-11-21T02:00:00Z", ROW)
+    before = record.newest(tmp_path)
+
+    assert before is not None
+    assert (before.at, before.cpu_ratio) == ("2026-11-21T02:00:00Z", {"compose 20 / loop": 0.25})
+    console = Console(width=160, file=io.StringIO(), record=True)
+    slower = replace(ROW, beside=Series("loop", (Cost(0.5, 1.0),)))
+    show(console, replace(MACHINE, cores=4), [slower], before)
+    lines = console.export_text().splitlines()
+    cells = [part.strip() for line in lines if "compose 20" in line for part in line.strip("│").split("│")]
+    figures = ["1.00", "0.50", "2.00", "2.00", "1.00", "2.00", "0.25"]
+    assert cells == ["compose 20", "ours (n=1)", "loop (n=1)", "trees: equal", *figures]
+    assert lines[-1] == "'before' is the run of 2026-11-21T02:00:00Z, on another machine or with other versions"
+
+
+def test_a_difference_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that stops after the first topic comes to another tree."""
+    monkeypatch.setattr(composition, "LOOP", 'git merge --quiet --no-ff -m one "$1"')
+    release = Workshop(tmp_path / "seed.git")
+    commit = release.commit("release", FILES)
+    base = Base("sglang==0.5.12.post1", "0.5.12.post1", commit, release.repository.tree_of(commit))
+    ground = break_ground(release.repository, base, LANE, topics=2)
+
+    rows = composition.measure_composition(ground, tmp_path / "turns", Patience(repeats=1, ends_at=0.0))
+
+    assert [row.equal for row in rows] == [False, False]
