@@ -226,7 +226,7 @@ def test(
             _emit("\n".join(stage.selected(work, composition, suites)))
             return
         report = stage.run_guards(work, run, composition, only=suites, rerun=rerun)
-        verdicts = stage.gate(work, run, report)
+        verdicts = stage.gate(work, run, composition, report)
     _emit(store.encode(report) if as_json else render_guards(report, verdicts))
     stage.raise_for(verdicts, run.id)
 

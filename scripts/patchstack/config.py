@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from patchstack.errors import ConfigError, MachineError
+from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys
 
 SCHEMA_PATH = Path(__file__).with_name("deploy.schema.json")
 
@@ -23,13 +24,17 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 def _branch(value: str) -> str:
     # The part of git check-ref-format that the pattern below leaves open.
-    if ".." in value or "//" in value or "/." in value or value.endswith((".", "/", ".lock")):
+    parts = value.split("/")
+    if ".." in value or any(not part or part.startswith(".") or part.endswith((".", ".lock")) for part in parts):
         raise ValueError(f"{value!r} is no branch name that git accepts; use letters, digits, '-', '_', '.', '/'")
     return value
 
 
 Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"), AfterValidator(_branch)]
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$")]
+
+NIGHTLY = "nightly"
+"""The channel that moves the deploy branch."""
 
 TEST_LANES = ("cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma")
 """What a channel can need: the test lanes, and the image."""
@@ -162,8 +167,20 @@ class Config(_Part):
             ):
                 if branch in owner:
                     raise ValueError(f"branch {branch!r} is both {owner[branch]} and {what}; give each its own")
+                nested = next((other for other in owner if f"{branch}/".startswith(f"{other}/")), None) or next(
+                    (other for other in owner if f"{other}/".startswith(f"{branch}/")), None
+                )
+                if nested is not None:  # git keeps a branch as a file: x and x/y cannot both be there
+                    raise ValueError(f"branches {branch!r} and {nested!r} cannot both be in one repository; rename one")
                 owner[branch] = what
         return self
+
+    @field_validator("channels")
+    @classmethod
+    def _moves_the_branch(cls, value: dict[str, Channel]) -> dict[str, Channel]:
+        if NIGHTLY not in value:
+            raise ValueError(f"channel {NIGHTLY} is missing, and it is what moves the branch; add it")
+        return value
 
 
 _FIXES = {
@@ -190,18 +207,14 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise MachineError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError([f"{path}:{line}: : not YAML: {error.problem}: mend the line"]) from error
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError([f"{path}:1: : it must be a mapping: start with `schema: 1`"])
-    problems = [f"{path}:{line}: {where}: the key stands twice: keep one" for line, where in _repeated_keys(root, ())]
+        root = compose_mapping(text)
+        values = construct(root)
+        problems = [f"{path}:{line}: {where}: the key stands twice: keep one" for line, where in repeated_keys(root)]
+    except YamlProblem as problem:
+        fix = "write plain `key: value` lines, `schema: 1` first"
+        raise ConfigError([f"{path}:{problem.line}: : {problem}: {fix}"]) from problem
     try:
-        config = Config.model_validate_json(json.dumps(_construct(root), default=str))
-    except yaml.constructor.ConstructorError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError([f"{path}:{line}: : {error.problem}: write plain YAML values"]) from error
+        config = Config.model_validate_json(json.dumps(values, default=str, ensure_ascii=False))
     except ValidationError as error:
         problems += _problems(path, root, error)
         config = None
@@ -210,50 +223,9 @@ def load(path: Path) -> Config:
     return config
 
 
-def _construct(root: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(root)
-    finally:
-        loader.dispose()
-
-
 def _line_number(problem: str) -> int:
     found = re.match(r".*?:(\d+): ", problem)
     return int(found.group(1)) if found else 0
-
-
-def _repeated_keys(node: yaml.Node, where: tuple[str, ...]) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = []
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            path = (*where, str(key.value))
-            if key.value in seen:
-                found.append((key.start_mark.line + 1, ".".join(path)))
-            seen.add(key.value)
-            found += _repeated_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            found += _repeated_keys(value, (*where, str(index)))
-    return found
-
-
-def _line_of(node: yaml.Node, location: tuple[int | str, ...]) -> int:
-    """The line of the value at ``location``, or of the nearest thing around it that is there."""
-    line = node.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
 
 
 def _problems(path: Path, root: yaml.Node, error: ValidationError) -> list[str]:
@@ -274,7 +246,7 @@ def _problems(path: Path, root: yaml.Node, error: ValidationError) -> list[str]:
         if fix is None and detail["type"] == "string_pattern_mismatch":
             fix = f"write it to match {detail['ctx']['pattern']}"
             message = f"{detail['input']!r} is not of the right form"
-        text = f"{path}:{_line_of(root, location)}: {where}: {message}"
+        text = f"{path}:{line_of(root, location)}: {where}: {message}"
         found.append(f"{text}: {fix}" if fix else text if ";" in message else f"{text}: mend the value")
     return found
 

@@ -90,7 +90,7 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, forc
         sofar.range_diffs = range_diffs(work.store(), sofar.previous, sofar.composition)
     with clock.stage("test"), work.progress.stage("test"):
         sofar.tests = run_guards(work, run, sofar.composition)
-    verdicts = gate(work, run, sofar.tests)
+    verdicts = gate(work, run, sofar.composition, sofar.tests)
     sofar.verdicts = verdicts.verdicts
     raise_for(verdicts, run.id)
     with clock.stage("promote"), work.progress.stage("promote"):
@@ -106,8 +106,11 @@ def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> boo
         return False
     if now_utc() - datetime.fromisoformat(last.line.at) > timedelta(days=work.config.max_age_days):
         return False
-    newest = work.state.latest_run(having=NightReport)
-    return newest is None or newest.read(NightReport).exit_code == 0
+    try:
+        newest = work.newest_report()
+    except UsageError:  # damaged, or another version's: how that night ended is not known
+        return False
+    return newest is None or newest.exit_code == 0
 
 
 def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: BaseException | None) -> NightReport:

@@ -40,6 +40,8 @@ STAGE_FILES: dict[type, str] = {
 }
 """Each stage's value and the name of its file in the run folder."""
 
+RUN_STAMP = "%Y%m%dT%H%M%SZ"
+
 Value = TypeVar("Value")
 
 
@@ -101,7 +103,7 @@ def decode(kind: type[Value], text: str, source: str) -> Value:
         if version != SCHEMA_VERSION or name != kind.__name__:
             raise ValueError(f"it holds {name} of schema {version}, not {kind.__name__} of {SCHEMA_VERSION}")
         return TypeAdapter(kind).validate_python(body)
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError) as error:
         raise UsageError(f"{source}: not a {kind.__name__} of this version: {error}; run the stage again") from error
 
 
@@ -114,6 +116,14 @@ class Run:
     @property
     def id(self) -> str:
         return self.folder.name
+
+    @property
+    def began(self) -> datetime | None:
+        """The moment in its name, in UTC; None for a folder that somebody else named."""
+        try:
+            return datetime.strptime(self.id.partition("-")[0], RUN_STAMP).replace(tzinfo=UTC)
+        except ValueError:
+            return None
 
     def path(self, kind: type) -> Path:
         return self.folder / STAGE_FILES[kind]
@@ -132,6 +142,8 @@ class Run:
             text = path.read_text()
         except FileNotFoundError:
             raise UsageError(f"run {self.id} has no {path.name}: run the stage that writes it first") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: it is not text ({error.reason}); run the stage again") from error
         return decode(kind, text, str(path))
 
 
@@ -159,7 +171,7 @@ class State:
 
     def new_run(self) -> Run:
         """A fresh run folder named by the time, with a number behind it where two fall into one second."""
-        stamp = now_utc().strftime("%Y%m%dT%H%M%SZ")
+        stamp = now_utc().strftime(RUN_STAMP)
         self.runs.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, 10_000):
             folder = self.runs / (stamp if attempt == 1 else f"{stamp}-{attempt}")
@@ -171,18 +183,22 @@ class State:
         raise MachineError(f"{self.runs} holds 10,000 runs of one second: the clock stands still")
 
     def run(self, run_id: str) -> Run:
-        folder = self.runs / run_id
-        if "/" in run_id or run_id in {"", ".", ".."} or not folder.is_dir():
-            known = ", ".join(sorted(path.name for path in self.runs.glob("*"))[-5:]) or "none"
+        found = next((run for run in self.all_runs() if run.id == run_id), None)
+        if found is None:
+            known = ", ".join(reversed([run.id for run in self.all_runs()][:5])) or "none"
             raise UsageError(f"no run {run_id!r} in {self.runs}; the latest are: {known}")
-        return Run(folder)
+        return found
+
+    def all_runs(self) -> tuple[Run, ...]:
+        """Every run, the newest first."""
+        if not self.runs.is_dir():
+            return ()
+        folders = sorted((path for path in self.runs.iterdir() if path.is_dir()), key=_run_order, reverse=True)
+        return tuple(map(Run, folders))
 
     def latest_run(self, having: type | None = None) -> Run | None:
         """The newest run, or the newest that holds the file of ``having``."""
-        if not self.runs.is_dir():
-            return None
-        folders = sorted((path for path in self.runs.iterdir() if path.is_dir()), key=_run_order, reverse=True)
-        return next((run for run in map(Run, folders) if having is None or run.has(having)), None)
+        return next((run for run in self.all_runs() if having is None or run.has(having)), None)
 
 
 def _run_order(folder: Path) -> tuple[str, int]:

@@ -13,8 +13,11 @@ from patchstack.config import Config, Lane, load
 from patchstack.errors import LaneUnavailable, UsageError
 from patchstack.git import Repository
 from patchstack.lock import night_lock
-from patchstack.model import Verdicts
+from patchstack.model import MergePlan, NightReport, Verdicts
 from patchstack.store import Run, State, cache_folder
+
+PRODUCTION = "production"
+"""The lane of a verb that is not told another one."""
 
 
 class Progress(Protocol):
@@ -74,11 +77,21 @@ class Workplace:
                 run.folder.rmdir()
             raise
 
+    def newest(self, kind: type) -> Run | None:
+        """The newest run of this lane that holds the file of ``kind``, a stage that comes after the plan."""
+        runs = (run for run in self.state.all_runs() if run.has(kind) and run.has(MergePlan))
+        return next((run for run in runs if run.read(MergePlan).lane == self.lane_name), None)
+
+    def newest_report(self) -> NightReport | None:
+        """The report of the newest night of this lane; a night that failed before its plan has one too."""
+        reports = (run.read(NightReport) for run in self.state.all_runs() if run.has(NightReport))
+        return next((report for report in reports if report.lane == self.lane_name), None)
+
     def judged_run(self, run_id: str | None) -> Run:
         """The run that was asked for, or the newest that has a verdict."""
         if run_id is not None:
             return self.state.run(run_id)
-        newest = self.state.latest_run(having=Verdicts)
+        newest = self.newest(Verdicts)
         if newest is None:
             raise UsageError(f"no run in {self.state.runs} has a verdict yet: run `patchstack test` first")
         return newest
@@ -96,15 +109,15 @@ def open_workplace(
 ) -> Workplace:
     """Resolve the options; `ConfigError` for a bad file, `LaneUnavailable` for a lane that it does not have."""
     config = load(config_path)
-    name = lane or ("production" if "production" in config.lanes else next(iter(config.lanes)))
+    name = _default_lane(config) if lane is None else lane
     if name not in config.lanes:
         raise LaneUnavailable(f"{config_path} has no lane {name!r}; it has: {', '.join(config.lanes)}")
     state = State(state_folder.absolute())
-    url = remote or config.fork.remote
-    if url is not None and url.startswith("-"):
-        raise UsageError(f"--remote {url!r} is not a URL")
+    if remote is not None and (not remote.strip() or remote.startswith("-")):
+        raise UsageError(f"--remote {remote!r} is not a URL: write it out, or leave the option off")
+    url = _as_git_reads_it(remote, Path.cwd()) or _as_git_reads_it(config.fork.remote, config_path.absolute().parent)
     return Workplace(
-        root=config_path.absolute().parent,
+        root=config_path.parent.resolve(),
         config_path=config_path,
         config=config,
         lane_name=name,
@@ -116,6 +129,22 @@ def open_workplace(
         cache=cache_folder(),
         progress=progress,
     )
+
+
+def _default_lane(config: Config) -> str:
+    if PRODUCTION in config.lanes or len(config.lanes) == 1:
+        return PRODUCTION if PRODUCTION in config.lanes else next(iter(config.lanes))
+    raise UsageError(f"there are several lanes and none is {PRODUCTION}; choose one: --lane {'|'.join(config.lanes)}")
+
+
+def _as_git_reads_it(url: str | None, beside: Path) -> str | None:
+    """``url``, with a relative path made absolute: git runs in the store's folder, not where it was written.
+
+    What has a colon before its first slash is a URL or ``host:path`` (https://git-scm.com/docs/git-clone).
+    """
+    if url is None or ":" in url.partition("/")[0]:
+        return url
+    return str(beside / url)
 
 
 class Clock:

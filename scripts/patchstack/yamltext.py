@@ -1,57 +1,87 @@
 """YAML with the lines at which things stand, so that a problem can be shown where it is.
 
-Problems are written as ``file:line: path: problem: fix`` everywhere.
+Problems are written as ``file:line: path: problem: fix`` everywhere. Only plain YAML is taken: no aliases
+(a few lines of them can stand for gigabytes, or for themselves) and no keys other than words and numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+_PLAIN_KEYS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "merge")}
+
 
 class YamlProblem(ValueError):
-    """Text that is no YAML mapping; ``line`` counts from 1."""
+    """Text that is no plain YAML mapping; ``line`` counts from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
         self.line = line
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader without aliases; a value that does not read as its type is named with its line."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not taken; write the value out", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            # Such as 2020-13-45, which looks like a date and is none.
+            kind = node.tag.rpartition(":")[2]
+            shown = str(node.value)[:40]
+            raise yaml.MarkedYAMLError(problem=f"{shown!r} is no {kind}", problem_mark=node.start_mark) from error
+
+
 def compose_mapping(text: str) -> yaml.MappingNode:
-    """The node tree of ``text``; `YamlProblem` when it is not YAML or not a mapping."""
+    """The node tree of ``text``; `YamlProblem` when it is not plain YAML or not a mapping."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_PlainLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise YamlProblem(1 if root is None else root.start_mark.line + 1, "it must be a mapping")
+        wrong = next((key for _, key, _ in _pairs(root, ()) if key.tag not in _PLAIN_KEYS), None)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise YamlProblem(line, f"not YAML: {error.problem}") from error
+        raise _problem(error) from error
     except yaml.reader.ReaderError as error:
-        raise YamlProblem(1, f"not YAML: {error.reason} at character {error.position}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise YamlProblem(1 if root is None else root.start_mark.line + 1, "it must be a mapping")
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlProblem(line, f"not YAML: {error.reason} at character {error.position}") from error
+    except RecursionError as error:
+        raise YamlProblem(1, "not YAML that anybody reads: it is nested too deeply") from error
+    if wrong is not None:
+        raise YamlProblem(wrong.start_mark.line + 1, "a key must be a plain word")
     return root
 
 
 def construct(root: yaml.Node) -> Any:
     """Plain values of a node tree (safe constructors only)."""
-    loader = yaml.SafeLoader("")
+    loader = _PlainLoader("")
     try:
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise YamlProblem(line, f"not YAML: {error.problem}") from error
+        raise _problem(error) from error
+    except RecursionError as error:
+        raise YamlProblem(1, "not YAML that anybody reads: it is nested too deeply") from error
     finally:
         loader.dispose()
 
 
 def repeated_keys(root: yaml.MappingNode) -> list[tuple[int, str]]:
-    """Line and name of every key that stands a second time at the top level."""
-    seen: set[str] = set()
+    """Line and dotted path of every key that stands a second time in its mapping."""
+    seen: set[tuple[int, str]] = set()
     found = []
-    for key, _ in root.value:
-        if key.value in seen:
-            found.append((key.start_mark.line + 1, str(key.value)))
-        seen.add(key.value)
+    for mapping, key, path in _pairs(root, ()):
+        this = (id(mapping), str(key.value))
+        if this in seen:
+            found.append((key.start_mark.line + 1, ".".join(path)))
+        seen.add(this)
     return found
 
 
@@ -70,3 +100,20 @@ def line_of(root: yaml.Node, location: tuple[int | str, ...]) -> int:
         else:
             return line
     return line
+
+
+def _pairs(node: yaml.Node, where: tuple[str, ...]) -> Iterator[tuple[yaml.Node, yaml.Node, tuple[str, ...]]]:
+    """Each key with the mapping that it stands in and its path, in the order of the text."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*where, str(key.value))
+            yield node, key, path
+            yield from _pairs(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _pairs(value, (*where, str(index)))
+
+
+def _problem(error: yaml.MarkedYAMLError) -> YamlProblem:
+    line = error.problem_mark.line + 1 if error.problem_mark else 1
+    return YamlProblem(line, f"not YAML: {error.problem}")

@@ -1,21 +1,38 @@
-"""The verdict for each channel: a channel moves only when all that it needs ran and passed."""
+"""The verdict for each channel: a channel moves only when all that it needs ran and passed.
+
+It is the verdict on one composition. A report of other trees, of some of its patches only, or on a
+composition that lacks a patch on request, leaves something open: INCOMPLETE, never PASS.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from patchstack.model import GuardOutcome, GuardReport, Standing, Status, Verdict, Verdicts
+from patchstack.model import (
+    Composition,
+    GuardOutcome,
+    GuardReport,
+    Kind,
+    Reason,
+    Standing,
+    Status,
+    Verdict,
+    Verdicts,
+)
 from patchstack.regress.suites import BED_SUITE
 
 CPU = "cpu"
 BASE = "base"
 """The label of the run on the plain base."""
+_GREEN = GuardOutcome.PASS
 _RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FLAKY}
+_NOT_PROVEN = {Standing.BROKEN, Standing.UNPROVEN, Standing.UNGUARDED}
 
 
-def judge(channels: Mapping[str, Sequence[str]], report: GuardReport) -> Verdicts:
-    """One verdict a channel; ``channels`` maps its name to the test lanes and artefacts that it needs."""
+def judge(channels: Mapping[str, Sequence[str]], composition: Composition, report: GuardReport) -> Verdicts:
+    """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs."""
     red, open_ends = _of_cpu_lane(report)
+    open_ends = [*_beside_the_composition(composition, report), *open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
     return Verdicts(tuple(_verdict(name, needs, every_need, red, open_ends) for name, needs in channels.items()))
 
@@ -38,11 +55,29 @@ def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
     """
     results = [result for run in report.runs for result in run.results if run.label != BASE or result.slug == BED_SUITE]
     red = [f"{result.test}: {result.outcome.value}: {result.reason}" for result in results if result.outcome in _RED]
-    missing = [f"{r.test}: missing: {r.reason}" for r in results if r.outcome is GuardOutcome.MISSING]
+    # Whatever is neither green nor red did not run, quarantined ones too: it is never green.
+    missing = [f"{r.test}: {r.outcome.value}: {r.reason}" for r in results if r.outcome not in {*_RED, _GREEN}]
     unproven = [
         f"patch {proof.slug} is {proof.standing.value}: {proof.detail}"
         for proof in report.proofs
-        if proof.standing in {Standing.UNPROVEN, Standing.UNGUARDED}
+        if proof.standing in _NOT_PROVEN
     ]
     nothing = [] if any(result.outcome is GuardOutcome.PASS for result in results) else ["no guard ran and passed"]
     return red, [*missing, *unproven, *nothing]
+
+
+def _beside_the_composition(composition: Composition, report: GuardReport) -> Iterator[str]:
+    """What the report does not say about this very composition."""
+    for out in composition.left_out:
+        if out.kind is Kind.PATCH and out.reason is Reason.ON_REQUEST:
+            yield f"patch {out.name} is left out on request: what lacks it is not a night"
+        elif out.kind is Kind.PATCH and out.reason is Reason.REQUIRED_LEFT_OUT and out.required:
+            yield f"required patch {out.name} is left out: {out.detail}"
+    trees = {(run.label == BASE, run.tree) for run in report.runs}
+    for is_base, tree in ((False, composition.tree), (True, composition.base.tree)):
+        if (is_base, tree) not in trees or len({run for run in trees if run[0] is is_base}) != 1:
+            yield f"the guards did not run on the {'base' if is_base else 'composed'} tree {tree[:12]}, and it alone"
+    proven = {proof.slug for proof in report.proofs}
+    for topic in composition.included:
+        if topic.kind is Kind.PATCH and topic.name not in proven:
+            yield f"patch {topic.name}: its guards did not run"

@@ -110,7 +110,7 @@ def export_patch(work: Workplace, slug: str, folder: Path | None, *, dry_run: bo
     """Write the patch's diff in canonical form; the files that were stale, relative to the repository."""
     store, base, patches, others = _authoring(work)
     written = export(store, base, patches, slug, folder, releases=others, dry_run=dry_run)
-    return [str(path.absolute().relative_to(work.root)) for path in written]
+    return [str(path.resolve().relative_to(work.root)) for path in written]
 
 
 def _authoring(work: Workplace) -> tuple[Repository, Base, tuple[Patch, ...], dict[str, Base]]:

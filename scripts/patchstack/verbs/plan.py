@@ -71,7 +71,7 @@ def planned(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergeP
         return plan(work, run, without=without)
     if without:
         raise UsageError(f"run {run.id} is planned already: --without belongs to a new run")
-    return run.read(MergePlan)
+    return _read_plan(work, run)
 
 
 def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
@@ -79,8 +79,8 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
 
     ``again``: compose a second time with nothing remembered, and compare.
     """
-    store, candidates, before = work.store(), run.read(Candidates), run.read(MergePlan)
-    _require_objects(store, before)
+    store, candidates, before = work.store(), run.read(Candidates), _read_plan(work, run)
+    _require_objects(store, run, candidates)
     made = compose(
         store,
         candidates,
@@ -100,7 +100,7 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
 def composed(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> Composition:
     """The composition of ``run``, made now if it has none."""
     if run.has(Composition) and not without:
-        return run.read(Composition)
+        return read_composition(work, run)
     planned(work, run, without=without)
     return merge(work, run)
 
@@ -126,10 +126,35 @@ def require_sources(work: Workplace) -> None:
         )
 
 
-def _require_objects(store: Repository, plan: MergePlan) -> None:
-    for sha in (plan.base.commit, *(topic.commit for topic in plan.steps)):
-        if not store.has(sha):
-            raise UsageError(f"{sha} of this run's plan is not in {store.folder}: plan again on this machine")
+def read_composition(work: Workplace, run: Run) -> Composition:
+    """The composition of ``run``; `UsageError` if it is another lane's, or not what the store holds."""
+    made = run.read(Composition)
+    _require_lane(work, run, made.lane)
+    store = work.store()
+    parents = (made.base.commit, *(topic.commit for topic in made.included))
+    if not store.has(f"{made.commit}^{{commit}}") or not store.has(f"{made.base.commit}^{{commit}}"):
+        raise UsageError(f"the composition of run {run.id} is not in {store.folder}: plan again on this machine")
+    held = (store.tree_of(made.commit), store.parents(made.commit), store.tree_of(made.base.commit))
+    if held != (made.tree, parents, made.base.tree):
+        raise UsageError(f"run {run.id}: composition.json says something else than commit {made.commit}: merge again")
+    return made
+
+
+def _read_plan(work: Workplace, run: Run) -> MergePlan:
+    made = run.read(MergePlan)
+    _require_lane(work, run, made.lane)
+    return made
+
+
+def _require_lane(work: Workplace, run: Run, lane: str) -> None:
+    if lane != work.lane_name:
+        raise UsageError(f"run {run.id} is of lane {lane}, not of {work.lane_name}: use --lane {lane}")
+
+
+def _require_objects(store: Repository, run: Run, candidates: Candidates) -> None:
+    for sha in (candidates.base.commit, *(topic.commit for topic in candidates.topics)):
+        if not store.has(f"{sha}^{{commit}}"):
+            raise UsageError(f"{sha} of run {run.id} is not in {store.folder}: plan again on this machine")
 
 
 def _candidates(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from patchstack.model import Composition, NightReport, Promotion, Verdicts
+from patchstack.errors import RemoteError, UsageError
+from patchstack.model import Composition, GuardReport, Promotion, Verdicts
+from patchstack.release.ledger import History
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
 from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
 from patchstack.release.status import StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
-from patchstack.verbs.plan import stack_of
+from patchstack.verbs.plan import read_composition, stack_of
+from patchstack.verbs.test import verdicts_on
 from patchstack.workplace import Workplace
 
 
@@ -36,16 +40,26 @@ class Promoted:
 
 
 def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
-    """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move."""
-    composition, verdicts = run.read(Composition), run.read(Verdicts)
-    store = work.store()
+    """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move.
+
+    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already, and
+    `RemoteError` when another night was promoted since the run began.
+    """
+    composition, verdicts = read_composition(work, run), run.read(Verdicts)
+    if verdicts != verdicts_on(work, composition, run.read(GuardReport)):
+        raise UsageError(
+            f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
+            f"now; nothing was moved: run `patchstack test --run {run.id}`"
+        )
+    store, remote = work.store(), open_remote(work)
+    _require_next(run, composition, remote.history)
     decision = decide(
         night=run.id,
         at=now_utc(),
         composition=composition,
         stack=Source(*stack_of(work, composition)),
         verdicts=verdicts.verdicts,
-        remote=open_remote(work),
+        remote=remote,
     )
     if dry_run:
         return Promoted(decision.promotion, decision.notes)
@@ -54,10 +68,23 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     return Promoted(promotion, decision.notes)
 
 
+def _require_next(run: Run, composition: Composition, history: History) -> None:
+    """A run is promoted once, and only onto the nights that it could know of: an older tree is a rollback."""
+    for past in history.nights:
+        if (past.line.night, past.line.composition) == (run.id, composition.commit):
+            raise UsageError(f"run {run.id} is promoted already, as {past.commit[:12]} at {past.line.at}")
+    last, began = history.last, run.began
+    if last is not None and (began is None or datetime.fromisoformat(last.line.at) > began):
+        raise RemoteError(
+            f"night {last.line.night} was promoted at {last.line.at}, after run {run.id} had begun: promoting it now "
+            "would take that night's content back, nothing was moved; run `patchstack nightly`"
+        )
+
+
 def status(work: Workplace) -> StatusReport:
     """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer."""
     missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
-    latest, judged = work.state.latest_run(having=NightReport), work.state.latest_run(having=Verdicts)
+    judged = work.newest(Verdicts)
     return read_status(
         work.store(),
         None if missing else work.remote,
@@ -65,6 +92,6 @@ def status(work: Workplace) -> StatusReport:
         branch=work.lane.branch,
         now=now_utc(),
         channels=tuple(work.config.channels),
-        latest=latest.read(NightReport) if latest else None,
+        latest=work.newest_report(),
         verdicts=judged.read(Verdicts).verdicts if judged else None,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from patchstack import __version__
 from patchstack.errors import GateFailed, Incomplete, LaneUnavailable, UsageError
-from patchstack.model import Base, Composition, GuardReport, Kind, Reason, Sha, Status, Verdicts
+from patchstack.model import Base, Composition, GuardReport, Reason, Sha, Status, Verdicts
 from patchstack.patches.series import read_series
 from patchstack.regress.bed import Bed, prepare_bed
 from patchstack.regress.execute import Tree
@@ -25,7 +25,6 @@ from patchstack.upstream.wheel import Wheel
 from patchstack.workplace import Workplace
 
 NIGHTLY = "nightly"
-_ON_REQUEST = {Reason.ON_REQUEST, Reason.REQUIRED_LEFT_OUT}
 TREES_KEPT = 8
 """Trees on disk (60 MB each) that stay for the next run; the least recently used go first."""
 
@@ -49,7 +48,7 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
         known = ", ".join(patch.slug for patch in patches)
         raise UsageError(f"no patch is called {', '.join(unknown)}; the series has: {known}")
     included = {topic.name for topic in composition.included}
-    requested = [out.name for out in composition.left_out if out.kind is Kind.PATCH and out.reason in _ON_REQUEST]
+    requested = _left_out_on_request(composition)
     chosen = [
         (patch.slug, patch.guards)
         for patch in patches
@@ -59,6 +58,16 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
         raise UsageError("nothing to test: none of the patches asked for is in this composition")
     label = f"without {', '.join(requested)}" if requested else "composed"
     return Selection(find_suites(work.root, chosen), label)
+
+
+def _left_out_on_request(composition: Composition) -> list[str]:
+    """The patches that --without named, and by name those that require one of them; in series order."""
+    found: list[str] = []
+    for out in composition.left_out:
+        named = out.reason is Reason.ON_REQUEST
+        if named or (out.reason is Reason.REQUIRED_LEFT_OUT and not set(found).isdisjoint(out.twins)):
+            found.append(out.name)
+    return found
 
 
 def selected(work: Workplace, composition: Composition, only: Sequence[str]) -> list[str]:
@@ -99,9 +108,14 @@ def run_guards(
     return report
 
 
-def gate(work: Workplace, run: Run, report: GuardReport) -> Verdicts:
-    """The verdict for each channel of deploy.yaml."""
-    verdicts = judge({name: channel.needs for name, channel in work.config.channels.items()}, report)
+def verdicts_on(work: Workplace, composition: Composition, report: GuardReport) -> Verdicts:
+    """What ``report`` says of ``composition`` for each channel of deploy.yaml; pure."""
+    return judge({name: channel.needs for name, channel in work.config.channels.items()}, composition, report)
+
+
+def gate(work: Workplace, run: Run, composition: Composition, report: GuardReport) -> Verdicts:
+    """The verdict for each channel of deploy.yaml, written into ``run``."""
+    verdicts = verdicts_on(work, composition, report)
     run.write(verdicts)
     return verdicts
 

@@ -36,6 +36,9 @@ channels:
 """
 
 
+PLAIN = "write plain `key: value` lines, `schema: 1` first"
+
+
 def test_the_committed_file_validates_and_the_least_file_has_defaults(tmp_path: Path) -> None:
     assert config.load(ROOT / "deploy.yaml").lanes["production"].branch == "deploy"
     (tmp_path / "deploy.yaml").write_text(GOOD)
@@ -91,9 +94,27 @@ max_lost: many
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: [1", "1: : not YAML: expected ',' or ']', but got '<stream end>': mend the line"),
-        ("- 1\n", "1: : it must be a mapping: start with `schema: 1`"),
-        ("", "1: : it must be a mapping: start with `schema: 1`"),
+        ("a: [1", f"1: : not YAML: expected ',' or ']', but got '<stream end>': {PLAIN}"),
+        ("- 1\n", f"1: : it must be a mapping: {PLAIN}"),
+        ("", f"1: : it must be a mapping: {PLAIN}"),
+        ("a: &a [*a]\n", f"1: : not YAML: aliases are not taken; write the value out: {PLAIN}"),
+        (f"{GOOD}b: {{<<: *a}}\n", f"9: : not YAML: aliases are not taken; write the value out: {PLAIN}"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("? [a]\n: 1\n", f"1: : a key must be a plain word: {PLAIN}"),
+        ("? {a: b}\n: 1\n", f"1: : a key must be a plain word: {PLAIN}"),
+        (f"{GOOD}2020-01-01: 1\n", f"9: : a key must be a plain word: {PLAIN}"),
+        (f"{GOOD}max_lost: 2020-13-45\n", f"9: : not YAML: '2020-13-45' is no timestamp: {PLAIN}"),
+        (f"{GOOD}max_lost: !!bool x\n", f"9: : not YAML: 'x' is no bool: {PLAIN}"),
+        (f"{GOOD}max_lost: {'9' * 5000}\n", "9: : not YAML: '9999"),
+        (f"{GOOD}max_lost: \x00\n", "9: : not YAML: special characters are not allowed"),
+        (f"{GOOD}---\na: 1\n", "9: : not YAML: but found another document"),
+        (GOOD.replace("nightly", "stable"), "7: channels: channel nightly is missing, and it is what moves the branch"),
+        (
+            GOOD.replace("branch: deploy", "branch: a.lock/b"),
+            "6: lanes.production.branch: 'a.lock/b' is no branch",
+        ),
+        (GOOD.replace("branch: deploy", "branch: base"), "branches 'base/production' and 'base' cannot both be in one"),
+        (GOOD.replace("branch: deploy", "branch: main/x"), "branches 'main/x' and 'main' cannot both be in one"),
         ("a: !!python/object:os.system x\n", "could not determine a constructor"),
         (
             GOOD.replace("branch: deploy", "branch: stack/production"),

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from patchstack.model import GuardOutcome, GuardReport, GuardResult, Sha, Standing, Status, TreeRun
+from patchstack.model import (
+    Base,
+    Composition,
+    Fingerprint,
+    GuardOutcome,
+    GuardReport,
+    GuardResult,
+    Kind,
+    LeftOut,
+    Outcome,
+    Reason,
+    Sha,
+    Standing,
+    Status,
+    Topic,
+    TreeRun,
+)
 from patchstack.regress.gate import judge
 from patchstack.regress.prove import prove
 
@@ -17,12 +35,20 @@ P, F, C, T, M = (
 )
 
 
+TREE, PLAIN_TREE, COMMIT = Sha("a" * 40), Sha("b" * 40), Sha("c" * 40)
+TOPIC = Topic("x", Kind.PATCH, "title", "Pat", COMMIT, COMMIT, COMMIT, COMMIT, "id", ("a",), required=True)
+COMPOSITION = Composition(
+    "production", Base("sglang==1.0", "1.0", COMMIT, PLAIN_TREE), COMMIT, TREE, (TOPIC,), (), Fingerprint("f", ())
+)
+"""Patch ``x`` on the base."""
+
+
 def run(label: str, **outcomes: GuardOutcome) -> TreeRun:
     """Tests named ``guard...`` or ``control...`` of one patch, ``x``."""
     results = tuple(
         GuardResult(name, "x", name.startswith("control"), said, 0.1, "r") for name, said in outcomes.items()
     )
-    return TreeRun(label, Sha("a" * 40), results)
+    return TreeRun(label, PLAIN_TREE if label == "base" else TREE, results)
 
 
 def standing(composed: TreeRun, base: TreeRun) -> Standing:
@@ -53,9 +79,13 @@ def test_standing(with_it: dict[str, GuardOutcome], without_it: dict[str, GuardO
     assert standing(run("composed", **with_it), run("base", **without_it)) is expected
 
 
+def report_of(composed: TreeRun, base: TreeRun) -> GuardReport:
+    return GuardReport("production", "bed", (composed, base), prove(["x"], composed, base))
+
+
 def verdicts(composed: TreeRun, base: TreeRun, **channels: list[str]) -> dict[str, Status]:
-    report = GuardReport("production", "bed", (composed, base), prove(["x"], composed, base))
-    return {verdict.channel: verdict.status for verdict in judge(channels, report).verdicts}
+    report = report_of(composed, base)
+    return {verdict.channel: verdict.status for verdict in judge(channels, COMPOSITION, report).verdicts}
 
 
 def test_a_channel_moves_only_when_all_that_it_needs_ran_and_passed() -> None:
@@ -75,7 +105,56 @@ def test_a_redundant_patch_is_reported_and_does_not_stop_the_night() -> None:
 
 
 def test_what_a_channel_does_not_need_is_listed_as_skipped_by_rule() -> None:
-    report = GuardReport("production", "bed", (run("composed", guard=P),), ())
-    nightly, stable = judge({"nightly": ["cpu"], "stable": ["cpu", "2-gpu"]}, report).verdicts
+    report = report_of(run("composed", guard=P), run("base", guard=F))
+    nightly, stable = judge({"nightly": ["cpu"], "stable": ["cpu", "2-gpu"]}, COMPOSITION, report).verdicts
     assert nightly.skipped_by_rule == ("2-gpu: nightly does not need it",)
     assert stable.reasons == ("it needs 2-gpu, which did not run",)
+
+
+GREEN = report_of(run("composed", guard=P), run("base", guard=F))
+
+
+def nightly(composition: Composition, report: GuardReport) -> tuple[Status, tuple[str, ...]]:
+    (verdict,) = judge({"nightly": ["cpu"]}, composition, report).verdicts
+    return verdict.status, verdict.reasons
+
+
+def test_green_is_green() -> None:
+    assert nightly(COMPOSITION, GREEN) == (Status.PASS, ())
+
+
+@pytest.mark.parametrize("said", sorted({*GuardOutcome} - {P}))
+@pytest.mark.parametrize("with_a_pass", [True, False])
+def test_only_a_pass_is_green(said: GuardOutcome, with_a_pass: bool) -> None:
+    """Quarantined, skipped by rule, missing: whatever did not run keeps the channel where it is."""
+    more = {"other": P} if with_a_pass else {}
+    report = report_of(run("composed", guard=said, **more), run("base", guard=F, **dict.fromkeys(more, F)))
+    status, reasons = nightly(COMPOSITION, report)
+    assert status is (Status.FAIL if said in {F, C, T, GuardOutcome.FLAKY} else Status.INCOMPLETE)
+    assert reasons
+
+
+def test_a_patch_whose_guards_did_not_run_keeps_the_channel_where_it_is() -> None:
+    """Such as `test --suite x` on a composition that holds more."""
+    both = replace(COMPOSITION, included=(TOPIC, replace(TOPIC, name="y")))
+    assert nightly(both, GREEN) == (Status.INCOMPLETE, ("patch y: its guards did not run",))
+
+
+def test_what_lacks_a_patch_on_request_is_not_a_night() -> None:
+    """`--without y` with `--suite x`, or a patch that upstream made redundant: every guard that ran is green."""
+    out = LeftOut("y", Kind.PATCH, "t", "Pat", None, Outcome.SKIPPED, Reason.ON_REQUEST, "d", required=True)
+    status, reasons = nightly(replace(COMPOSITION, left_out=(out,)), GREEN)
+    assert (status, reasons) == (
+        Status.INCOMPLETE,
+        ("patch y is left out on request: what lacks it is not a night",),
+    )
+
+
+def test_a_report_on_another_tree_says_nothing_of_this_one() -> None:
+    other = Sha("d" * 40)
+    assert nightly(replace(COMPOSITION, tree=other), GREEN) == (
+        Status.INCOMPLETE,
+        ("the guards did not run on the composed tree dddddddddddd, and it alone",),
+    )
+    assert nightly(replace(COMPOSITION, base=replace(COMPOSITION.base, tree=other)), GREEN)[0] is Status.INCOMPLETE
+    assert nightly(COMPOSITION, replace(GREEN, runs=GREEN.runs[:1]))[0] is Status.INCOMPLETE
