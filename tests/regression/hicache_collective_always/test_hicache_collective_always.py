@@ -1,4 +1,4 @@
-"""No rank stays out of a HiCache collective because its own queue is empty or its own host pool is full.
+"""No rank stays out of a HiCache collective because of its own queue, its own host pool or its own copies.
 
 What goes wrong without the patch shows at the next collective of the same group: a rank that stayed out meets
 its neighbour's MIN there, reads a wrong sum, and leaves the neighbour waiting for ever.
@@ -68,6 +68,29 @@ def test_a_full_host_pool_keeps_no_rank_out(children: Children, shape: HiCacheSh
     here, there = hicache.run(children, shape, fill_one_rank, pool)
     assert here == there
     assert [(node.on_device, node.on_host, node.locks) for node in here] == [(True, True, 0)] * 2
+
+
+def postpone_after_loading(rank: HiCacheRank) -> list[NodeState]:
+    """A prompt is loaded back, but does not fit into the batch; its copy ends on rank 0 first."""
+    rank.serve("a", range(40))
+    rank.settle()
+    rank.evict(40)
+    if rank.number == 1:
+        rank.clock.lag = lag_of(2)
+    rank.postpone(rank.queue("b", range(60)))
+    for _ in range(4):
+        rank.tick()
+        rank.assert_same("with the copy of rank 0 at its end")
+    rank.assert_next_collective_pairs()
+    return list(rank.state().nodes)
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_load_ends_on_all_ranks_at_once(children: Children, tree: hicache.Tree) -> None:
+    """Else a rank that may evict the node evicts something else than the other, and the queues drift apart."""
+    here, there = hicache.run(children, HiCacheShape(tree=tree), postpone_after_loading)
+    assert here == there
+    assert [(node.on_device, node.on_host, node.locks) for node in here] == [(True, True, 0)]
 
 
 def evict_with_one_full_pool(rank: HiCacheRank) -> list[NodeState]:

@@ -20,11 +20,11 @@ def remember(rank: HiCacheRank) -> None:
     rank.forget()
 
 
-def prefetch_with_one_full_pool(rank: HiCacheRank, leave: int) -> list[int]:
-    """Rank 1 has host room for `leave` tokens when A comes back, and for all when B does."""
+def prefetch_with_one_full_pool(rank: HiCacheRank, pool: str, leave: int = 0) -> list[int]:
+    """Rank 1 has host room for `leave` tokens (or no mamba state) when A comes back, and for all when B does."""
     remember(rank)
     if rank.number == 1:
-        rank.fill_host(leave)
+        rank.fill_mamba_host() if pool == "mamba" else rank.fill_host(leave)
     loaded = [fetch(rank, "a2", A)]
     rank.free_host()
     return [*loaded, fetch(rank, "b2", B)]
@@ -42,16 +42,23 @@ def fetch(rank: HiCacheRank, rid: str, tokens: list[int]) -> int:
     return int(req.storage_hit_length)
 
 
-@pytest.mark.parametrize("tree", ["hiradix", "himamba"])
+@pytest.mark.parametrize(
+    ("tree", "pool"),
+    [
+        pytest.param("hiradix", "kv", id="hiradix"),
+        pytest.param("himamba", "kv", id="himamba"),
+        pytest.param("himamba", "mamba", id="himamba-states"),
+    ],
+)
 def test_no_rank_prefetches_what_another_has_no_room_for(
-    children: Children, tmp_path: Path, tree: hicache.Tree
+    children: Children, tmp_path: Path, tree: hicache.Tree, pool: str
 ) -> None:
     shape = HiCacheShape(tree=tree, storage_dir=tmp_path / "storage")
     loaded = [0, len(B)]
-    assert hicache.run(children, shape, prefetch_with_one_full_pool, 0) == [loaded, loaded]
+    assert hicache.run(children, shape, prefetch_with_one_full_pool, pool) == [loaded, loaded]
 
 
 def test_all_ranks_prefetch_what_the_fullest_has_room_for(children: Children, tmp_path: Path) -> None:
     shape = HiCacheShape(storage_dir=tmp_path / "storage")
     loaded = [12, len(B)]
-    assert hicache.run(children, shape, prefetch_with_one_full_pool, 12) == [loaded, loaded]
+    assert hicache.run(children, shape, prefetch_with_one_full_pool, "kv", 12) == [loaded, loaded]

@@ -32,11 +32,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed import hicache_events
+from testbed.assertions import is_by_the_test
 from testbed.child import Task
 from testbed.gloo import Rank, start_ranks
 from testbed.hicache_build import LAYERS, MAX_TOKENS, HiCacheShape, Tree, build_cache, join_groups
 from testbed.hicache_state import TreeState, tree_state
-from testbed.processes import Children, State
+from testbed.processes import Children, Report, State
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HiCacheRank", "HiCacheShape", "Tree", "run"]
 
-VERDICTS = (State.RAISED, State.EXITED, State.HUNG)  # what says most comes first
 START_LIMIT_S = 90.0  # processes, imports, groups and pools
 SETTLE_TICKS = 5_000  # steps until storage threads have caught up
 
@@ -68,12 +68,20 @@ def run(
         rank.receive(START_LIMIT_S)
     ended = children.join(limit_s)
     # Gloo ends a process whose peer sends another size; that too is what mixed-up collectives look like.
-    broken = sorted(
-        (report for report in ended.reports if report.state is not State.RETURNED),
-        key=lambda report: VERDICTS.index(report.state),
-    )
+    broken = sorted((report for report in ended.reports if report.state is not State.RETURNED), key=_says_most)
     assert not broken, "\n".join(report.describe() for report in broken)
     return ended.values()
+
+
+class Broke(AssertionError):
+    """A scenario raised something: mixed-up collectives surface wherever their values are used next."""
+
+
+def _says_most(report: Report) -> int:
+    """What a rank saw for itself comes before what its peers make of its end."""
+    if report.raised is not None:
+        return 2 if report.raised.type_name == Broke.__name__ else 0
+    return 1 if report.state is State.EXITED else 3
 
 
 def _run_scenario(link: Rank, shape: HiCacheShape, task: Task) -> Any:
@@ -83,8 +91,9 @@ def _run_scenario(link: Rank, shape: HiCacheShape, task: Task) -> Any:
     try:
         return scenario(rank, *args)
     except Exception as error:
-        # Also one of SGLang's own: mixed-up collectives surface wherever their values are used next.
-        raise AssertionError(f"rank {rank.number}: {error}\n{traceback.format_exc()}") from error
+        if is_by_the_test(error):
+            raise
+        raise Broke(f"{error}\n{traceback.format_exc()}") from error
 
 
 class HiCacheRank:
@@ -226,7 +235,7 @@ class HiCacheRank:
         for _ in range(SETTLE_TICKS):
             self.tick()
             state = self.state()
-            if state.writing == state.archiving == 0:
+            if state.writing == state.loading == state.archiving == 0:
                 return
         raise AssertionError(f"not settled after {SETTLE_TICKS} steps: {state}")
 
@@ -250,7 +259,7 @@ class HiCacheRank:
             return True
         done: bool = self.cache.check_prefetch_progress(req.rid)
         if done:
-            req.storage_hit_length = self.cache.pop_prefetch_loaded_tokens(req.rid)
+            req.storage_hit_length += self.cache.pop_prefetch_loaded_tokens(req.rid)
         return done
 
     def admit(self, req: Any) -> bool:
@@ -259,35 +268,34 @@ class HiCacheRank:
         As PrefillAdder.add_one_req, alloc_for_extend and the forward pass. A
         reused prefix that does not hold its tokens' pattern is an AssertionError.
         """
-        from sglang.srt.mem_cache.base_prefix_cache import InitLoadBackParams
+        import torch
         from sglang.srt.mem_cache.common import alloc_req_slots, evict_from_tree_cache
 
-        cache = self.cache
-        allocator = cache.token_to_kv_pool_allocator
-        req.init_next_round_input(cache)
-        held = cache.inc_lock_ref(req.last_node)
-        first_node = req.last_node
-        fits = len(req.fill_ids) - len(req.prefix_indices) <= allocator.available_size() + self.state().evictable
-        if fits:
-            self._load_back(req, InitLoadBackParams)
-            cache.inc_lock_ref(req.last_node)
-        cache.dec_lock_ref(first_node, held.to_dec_params())
-        if not fits:
+        if not self._match(req, runs=True):
             return False
-
-        import torch
-
+        cache = self.cache
         alloc_req_slots(cache.req_to_token_pool, [req], cache)
         start, end = len(req.prefix_indices), len(req.fill_ids)
         evict_from_tree_cache(cache, end - start)
-        slots = allocator.alloc(end - start)
+        slots = cache.token_to_kv_pool_allocator.alloc(end - start)
         assert slots is not None, f"no {end - start} device tokens for {req.rid}"
         row = req.req_pool_idx
         cache.req_to_token_pool.write((row, slice(0, start)), req.prefix_indices.to(torch.int32))
         cache.req_to_token_pool.write((row, slice(start, end)), slots.to(torch.int32))
         req.kv_committed_len = req.kv_allocated_len = end
+        loads = self._start_loads()
+        if loads is not None:
+            loads.synchronize()  # the forward pass waits for each layer
         self._forward(req, start)
         return True
+
+    def postpone(self, req: Any) -> None:
+        """Match and load back a request that then does not fit into the batch (the OTHER of add_one_req).
+
+        Another batch takes its loads along. The request stays queued, so nothing but the load holds them.
+        """
+        if self._match(req, runs=False):
+            self._start_loads()
 
     def finish(self, req: Any) -> None:
         """The request is over and its KV goes into the tree (release_kv_cache)."""
@@ -310,27 +318,38 @@ class HiCacheRank:
         """The prefill is done and the request decodes on (process_batch_result_prefill)."""
         self.cache.cache_unfinished_req(req)
 
-    def _load_back(self, req: Any, params: Any) -> None:
+    def _match(self, req: Any, runs: bool) -> bool:
+        """What the tree has of a request, loaded back and, if it `runs`, locked; False if the rest has no room."""
         import torch
+        from sglang.srt.mem_cache.base_prefix_cache import InitLoadBackParams
 
-        if req.host_hit_length == 0:
-            return
-        loaded, req.last_node = self.cache.init_load_back(
-            params(
-                best_match_node=req.best_match_node,
-                host_hit_length=req.host_hit_length,
-                req=req,
+        cache = self.cache
+        req.init_next_round_input(cache)
+        matched = req.last_node
+        lock = cache.inc_lock_ref(matched)
+        room = cache.token_to_kv_pool_allocator.available_size() + self.state().evictable
+        fits = len(req.fill_ids) - len(req.prefix_indices) <= room
+        if fits and req.host_hit_length > 0:
+            loaded, req.last_node = cache.init_load_back(
+                InitLoadBackParams(best_match_node=req.best_match_node, host_hit_length=req.host_hit_length, req=req)
             )
-        )
-        req.prefix_indices = torch.cat([req.prefix_indices, loaded])
-        req.cache_protected_len = len(req.prefix_indices)
+            req.prefix_indices = torch.cat([req.prefix_indices, loaded])
+            req.cache_protected_len = len(req.prefix_indices)
+        if fits and runs:
+            cache.inc_lock_ref(req.last_node)
+        cache.dec_lock_ref(matched, lock.to_dec_params())
+        return fits
+
+    def _start_loads(self) -> Any:
+        """Let the loads that are queued run; the event of their end, or None if there are none."""
+        counter = self.cache.cache_controller.layer_done_counter
+        # Three batches of loads can be told apart; the forward passes in between have waited for the first.
+        counter.events[(counter.producer_index + 1) % counter.num_counters].finish_event.synchronize()
+        consumer = self.cache.ready_to_load_host_cache()
+        return counter.events[consumer].finish_event if consumer >= 0 else None
 
     def _forward(self, req: Any, start: int) -> None:
-        """Wait for the loads of this batch, check the prefix, compute the rest."""
-        controller = self.cache.cache_controller
-        consumer = self.cache.ready_to_load_host_cache()
-        if consumer >= 0:
-            controller.layer_done_counter.events[consumer].finish_event.synchronize()
+        """Check the prefix and compute the rest."""
         pool = self.kv_pool
         slots = self.cache.req_to_token_pool.req_to_token[req.req_pool_idx, : len(req.fill_ids)].long()
         for layer in range(LAYERS):

@@ -30,6 +30,7 @@ class TreeState(NamedTuple):
     host_free: int  # tokens, pages held by the test counted as free
     evictable: int  # tokens
     writing: int  # backups from device to host under way
+    loading: int  # loads from host to device under way
     prefetching: tuple[str, ...]  # request ids
     archiving: int  # backups from host to storage under way
 
@@ -55,6 +56,7 @@ def tree_state(cache: Any, host_held: int) -> TreeState:
         host_free=cache.cache_controller.mem_pool_host.available_size() + host_held,
         evictable=_evictable(cache),
         writing=len(cache.ongoing_write_through),
+        loading=len(cache.ongoing_load_back),
         prefetching=tuple(sorted(cache.ongoing_prefetch)),
         archiving=len(cache.ongoing_backup),
     )
