@@ -6,19 +6,22 @@ jinja or the stages behind them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from patchstack import __version__
-from patchstack.errors import EXIT_CODES, EXIT_INTERRUPTED, PatchstackError, UsageError
+from patchstack.errors import EXIT_CODES, EXIT_INTERRUPTED, MachineError, PatchstackError, UsageError
 
 if TYPE_CHECKING:
     from patchstack.workplace import Workplace
@@ -114,8 +117,9 @@ def _complain(text: str) -> None:
     """Say on standard error what went wrong; the words may be a remote's or an author's."""
     from patchstack.report.inert import visible
 
-    for line in text.splitlines():
-        click.echo(f"patchstack: {visible(line)}", err=True)
+    with contextlib.suppress(OSError):  # where nobody listens, the exit code still speaks
+        for line in text.splitlines():
+            click.echo(f"patchstack: {visible(line)}", err=True)
 
 
 @main_group.command()
@@ -223,7 +227,8 @@ def test(
     with work.locked(), work.open_run(run_id) as run:
         composition = composed(work, run, without=without)
         if dry_run:
-            _emit("\n".join(stage.selected(work, composition, suites)))
+            chosen = stage.selected(work, composition, suites)
+            _emit(json.dumps({"run": run.id, "would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
             return
         report = stage.run_guards(work, run, composition, only=suites, rerun=rerun)
         verdicts = stage.gate(work, run, composition, report)
@@ -353,10 +358,35 @@ def generate(options: Options, dry_run: bool) -> None:
     _emit("\n".join(f"{name}: {'stale' if dry_run else 'written'}" for name in stale) or "all fresh")
 
 
+def _speak_plainly() -> None:
+    """Write what the terminal's encoding lacks as an escape, and to nowhere what has been closed."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+        elif stream is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != descriptor:  # nobody else may get the number of a standard stream
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
+
+
+def _leave_output() -> None:
+    """Point standard output elsewhere, so that the exit's flush of what is left cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> NoReturn:
     """Run a verb; the only place where an exception becomes a message and an exit code."""
+    _speak_plainly()
     try:
+        # A stop by the system ends the children and the run's report as Ctrl-C does.
+        for stop in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(stop) is signal.SIG_DFL:
+                signal.signal(stop, signal.default_int_handler)
         main_group.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
@@ -369,9 +399,13 @@ def main() -> NoReturn:
         _complain(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has left (`| head`); point the descriptor elsewhere for the exit's flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()  # its reader has gone (`| head`)
         sys.exit(PIPE_CLOSED)
+    except OSError as error:
+        _leave_output()  # it may be what cannot be written
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}: this machine does not allow it; make room, or mend the path")
+        sys.exit(MachineError.exit_code)
     except Exception:
         traceback.print_exc()
         click.echo("patchstack: this is a bug; please report it with the lines above", err=True)

@@ -7,7 +7,15 @@ import traceback
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from patchstack.errors import EXIT_INTERRUPTED, EXIT_OK, CompositionError, GateFailed, PatchstackError, UsageError
+from patchstack.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    CompositionError,
+    GateFailed,
+    MachineError,
+    PatchstackError,
+    UsageError,
+)
 from patchstack.git import without_secret
 from patchstack.model import (
     Composition,
@@ -143,6 +151,8 @@ def _exit_code(failure: BaseException | None) -> int:
         return EXIT_OK
     if isinstance(failure, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    if isinstance(failure, OSError):
+        return MachineError.exit_code
     return failure.exit_code if isinstance(failure, PatchstackError) else PatchstackError.exit_code
 
 
@@ -151,6 +161,8 @@ def _said(failure: BaseException | None) -> str:
         return str(failure) if failure else ""
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(failure, OSError):
+        return f"this machine did not allow it: {failure}; traceback.txt in the run's folder shows where"
     return f"a bug in patchstack ({type(failure).__name__}: {failure}); traceback.txt in the run's folder shows where"
 
 

@@ -1,7 +1,7 @@
 """Every program other than git is started here: by argv, never through a shell.
 
-Output is captured as text. A child runs in a session of its own, so that ending it on a time-out or on
-Ctrl-C ends what it started as well.
+Output is captured as text, by way of files: what a child leaves behind may hold a pipe open for ever. A child
+runs in a session of its own, and when it ends, of itself or by us, what is left of that session is ended too.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from patchstack.errors import MachineError
 
@@ -44,12 +47,16 @@ class ProcessTimeout(MachineError):
         self.stderr = stderr
 
 
-def _end_session(child: subprocess.Popen[str]) -> tuple[str, str]:
-    """End the child's whole session; returns what it had printed."""
+def _end_session(child: subprocess.Popen[bytes]) -> None:
+    """End the child, and all that it started and that did not make a session of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    stdout, stderr = child.communicate()
-    return stdout or "", stderr or ""
+    child.wait()
+
+
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
 
 
 def run(
@@ -67,29 +74,30 @@ def run(
     end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, and `MachineError` when the program
     is not there.
     """
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise MachineError(f"`{argv[0]}` cannot be started: {error.strerror}; install it and run again") from error
-    try:
-        stdout, stderr = child.communicate(stdin, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        stdout, stderr = _end_session(child)
-        raise ProcessTimeout(argv, timeout_s or 0.0, stdout, stderr) from None
-    except BaseException:
-        _end_session(child)
-        raise
-    completed = Completed(tuple(argv), child.returncode, stdout, stderr)
+    with ExitStack() as files:
+        given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write((stdin or "").encode(errors="surrogateescape"))
+        given.seek(0)
+        try:
+            child = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MachineError(f"`{argv[0]}` cannot be started: {error.strerror}; install it and run again") from error
+        try:
+            child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _end_session(child)
+            raise ProcessTimeout(argv, timeout_s or 0.0, _text(out), _text(err)) from None
+        finally:
+            _end_session(child)
+        completed = Completed(tuple(argv), child.returncode, _text(out), _text(err))
     if check and completed.returncode != 0:
         raise ProcessFailed(completed)
     return completed

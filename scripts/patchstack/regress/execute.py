@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack import process
+from patchstack.errors import MachineError
 from patchstack.model import GuardOutcome, GuardResult
 from patchstack.regress.suites import Suite
 
@@ -35,6 +36,17 @@ _SERVER_ENVIRONMENT = {
 }
 
 
+_SAID = {
+    "pass": GuardOutcome.PASS,
+    "fail": GuardOutcome.FAIL,
+    "crash": GuardOutcome.CRASH,
+    "timeout": GuardOutcome.TIMEOUT,
+    # A test that skips itself did not run, whatever its reason: it is missing, not green.
+    "skip": GuardOutcome.MISSING,
+}
+"""What the plugin says, and nothing else: a child cannot put itself into quarantine."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """A tree on disk, with the release's compiled parts laid in: ``folder/python/sglang``."""
@@ -47,7 +59,16 @@ class Tree:
 
 
 def child_environment(root: Path, tree: Tree, home: Path) -> dict[str, str]:
-    """All that a guard's process sees: no HOME of the user, no agent, no token, no remote."""
+    """All that a guard's process sees: no HOME of the user, no agent, no token, no remote.
+
+    Raises `MachineError` for a path that cannot stand in a list of paths.
+    """
+    divided = next((path for path in (root, tree.folder) if os.pathsep in str(path)), None)
+    if divided is not None:
+        raise MachineError(
+            f"{divided}: Python cannot import from a folder with {os.pathsep!r} in its name; "
+            "move the repository, or set PATCHSTACK_CACHE"
+        )
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     support = root / "tests" / "support"
     return {
@@ -81,34 +102,38 @@ def run_suite(suite: Suite, tree: Tree, root: Path, logs: Path, limit_s: float) 
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
         logs.mkdir(parents=True, exist_ok=True)
         (logs / f"{suite.slug}.log").write_text(output)
-        lines = record.read_text().splitlines() if record.is_file() else []
+        lines = record.read_text(errors="replace").splitlines() if record.is_file() else []
     return read_record(suite, lines, ended)
 
 
 def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardResult, ...]:
     """The record as results, with everything that was collected and not answered for as `missing`.
 
-    A line is ``{"collected": [...]}``, ``{"started": id}`` or a result; a torn last line (the process was
-    killed while it wrote) is not a result.
+    A line is ``{"collected": [...]}``, ``{"started": id}`` or a result. A torn last line (the process was
+    killed while it wrote) is not a result; anything else that is none of these, and a second answer of one
+    test, is a crash: somebody else than the plugin has written here.
     """
-    collected: list[str] = []
-    started: list[str] = []
+    collected: dict[str, None] = {}
+    started: set[str] = set()
     results: dict[str, GuardResult] = {}
     broken: list[GuardResult] = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "collected" in entry:
-            collected += entry["collected"]
-        elif "started" in entry:
-            started.append(entry["started"])
-        else:
-            result = _result(suite, entry)
-            results[result.test] = result
-            if result.test not in collected:
-                broken.append(result)
+    whole = list(lines)
+    for number, line in enumerate(whole, start=1):
+        entry = _entry(line)
+        match entry:
+            case {"collected": list(tests)}:
+                collected.update(dict.fromkeys(map(str, tests)))
+            case {"started": str(test)}:
+                started.add(test)
+            case {"test": str(test), "outcome": str(said), **more} if said in _SAID:
+                result = _result(suite, test, _SAID[said], more)
+                if test in results:
+                    result = replace(result, outcome=GuardOutcome.CRASH, reason="it answered twice")
+                results[test] = result
+            case _:
+                if entry is not None or number < len(whole):
+                    broken.append(_damaged(suite, number))
+    broken += [result for test, result in results.items() if test not in collected]
     answered = [results.get(test) or _unanswered(suite, test, test in started, ended) for test in collected]
     if not answered and not broken:
         reason = f"nothing was collected; pytest {ended}"
@@ -116,13 +141,24 @@ def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardRe
     return (*answered, *broken)
 
 
-def _result(suite: Suite, entry: dict[str, object]) -> GuardResult:
-    said = str(entry["outcome"])
-    # A test that skips itself did not run, whatever its reason: it is missing, not green.
-    outcome = GuardOutcome.MISSING if said == "skip" else GuardOutcome(said)
+def _entry(line: str) -> object:
+    """What the line says; None where it is not JSON."""
+    try:
+        found: object = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if found is not None else ()
+
+
+def _damaged(suite: Suite, line: int) -> GuardResult:
+    reason = f"line {line} of the record is not the plugin's"
+    return GuardResult(suite.paths[0], suite.slug, False, GuardOutcome.CRASH, 0.0, reason)
+
+
+def _result(suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[object, object]) -> GuardResult:
     duration = entry.get("duration_s", 0.0)
     return GuardResult(
-        test=str(entry["test"]),
+        test=test,
         slug=suite.slug,
         control=bool(entry.get("control", False)),
         outcome=outcome,

@@ -7,12 +7,12 @@ the kept answers is due and made again, so that within a week all of them have b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
-from patchstack.model import GuardReport, GuardResult, Sha, TreeRun
+from patchstack.model import GuardOutcome, GuardReport, GuardResult, Sha, TreeRun
 from patchstack.regress.execute import Tree, run_suite
 from patchstack.regress.kept import keep, proof_key, read_kept
 from patchstack.regress.prove import prove
@@ -22,6 +22,8 @@ SUITE_LIMIT_S = 1800.0
 """The child that runs one patch's guards is ended after this; each test has its own, shorter limit."""
 
 DAYS_TO_SEE_ALL = 7
+
+_WROTE = "these guards wrote into the tree under test"
 
 
 class Rerun(StrEnum):
@@ -97,8 +99,13 @@ def run_lane(
     root: Path,
     logs: Path,
     progress: Callable[[str], None],
+    restore: Callable[[Subject], bool],
 ) -> GuardReport:
-    """Run what is not kept, keep what is an answer, and judge each patch by the two trees."""
+    """Run what is not kept, keep what is an answer, and judge each patch by the two trees.
+
+    ``restore`` compares a subject's tree with git's and writes it again if it differs, and says whether it did:
+    what guards say while they write into the tree under test is no answer, and the next ones get it clean.
+    """
     runs: dict[str, list[GuardResult]] = {}
     shas: dict[str, Sha] = {}
     ran: set[str] = set()
@@ -109,6 +116,8 @@ def run_lane(
         if results is None:
             progress(f"guards of {step.suite.slug} on {label} ({number} of {len(steps)})")
             results = run_suite(step.suite, step.subject.tree, root, logs / label.replace(" ", "-"), SUITE_LIMIT_S)
+            if restore(step.subject):
+                results = tuple(replace(said, outcome=GuardOutcome.CRASH, reason=_WROTE) for said in results)
             keep(keeping.folder, step.key, keeping.today, results)
             ran.add(label)
         runs.setdefault(label, []).extend(results)

@@ -11,6 +11,7 @@ from patchstack.errors import ConfigError
 
 BED_SUITE = "bed"
 """The bed's own controls; they run with every selection."""
+BED_GUARDS = "tests/regression/bed"
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     """One suite for each ``(slug, paths)``, the bed's own first; `ConfigError` names every path that is wrong."""
     problems: list[str] = []
     support = _digest_of(root, [root / "tests" / "support"])
-    suites = []
-    for slug, paths in (((BED_SUITE), ("tests/regression/bed",)), *guards):
+    suites: list[Suite] = []
+    for slug, paths in ((BED_SUITE, (BED_GUARDS,)), *guards):
         found: list[Path] = []
+        if suites and (slug == BED_SUITE or not paths):
+            what = "no guards: name a folder" if slug != BED_SUITE else "its slug is the bed's own: rename the patch"
+            problems.append(f"patches/{slug}/patch.md:1: guards: {what}")
         for path in paths:
             target = root / path
-            if target.resolve() != target.absolute() or not target.resolve().is_relative_to(root.resolve()):
+            # Also where the repository itself is reached by a link, or by a path with `..` in it.
+            if target.resolve() != root.resolve() / path:
                 problems.append(
                     f"patches/{slug}/patch.md:1: guards: {path!r} leads out of the repository: name a folder in it"
                 )
@@ -41,11 +46,19 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
                 problems.append(f"patches/{slug}/patch.md:1: guards: {path!r} holds no test_*.py: write the guard")
             else:
                 found.append(target)
-        digest = hashlib.sha256(f"{support} {_digest_of(root, found)}".encode()).hexdigest()
+        around = {file for target in found for file in _conftests(root, target)}
+        digest = hashlib.sha256(f"{support} {_digest_of(root, [*found, *around])}".encode()).hexdigest()
         suites.append(Suite(slug, tuple(path.rstrip("/") for path in paths), digest))
     if problems:
         raise ConfigError(problems)
     return tuple(suites)
+
+
+def _conftests(root: Path, target: Path) -> list[Path]:
+    """What pytest reads on its way from the root to ``target``."""
+    folders = [target, *target.parents]
+    files = [folder / "conftest.py" for folder in folders[: folders.index(root) + 1]]
+    return [file for file in files if file.is_file()]
 
 
 def _test_files(target: Path) -> list[Path]:

@@ -6,8 +6,8 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO, cast
 
 from patchstack.model import Composition, GuardReport, MergePlan, NightReport, Promotion, Verdicts
 from patchstack.report import pages, words
@@ -147,6 +147,29 @@ def _text(line: Line) -> Text:
     return text
 
 
+class _Unheard:
+    """A stream that may lose its reader (a terminal that was closed, `2>&1 | head`) without a night stopping for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding or "utf-8"
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class Progress:
     """What a run is doing, on standard error, so that `--json` on standard output stays clean.
 
@@ -155,7 +178,8 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO | None = None, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._console = make_console(stream if stream is not None else sys.stderr)
+        heard = stream if stream is not None else sys.stderr
+        self._console = make_console(cast("TextIO", _Unheard(heard)))
         self._clock_s = clock_s
         self._stage = ""
         self._spinner: Status | None = None

@@ -103,7 +103,15 @@ def run_guards(
         selection.suites,
         keeping,
     )
-    report = run_lane("cpu", steps, keeping, root=work.root, logs=run.folder / "logs", progress=work.progress)
+    report = run_lane(
+        "cpu",
+        steps,
+        keeping,
+        root=work.root,
+        logs=run.folder / "logs",
+        progress=work.progress,
+        restore=lambda subject: _restored(work, subject),
+    )
     run.write(report)
     return report
 
@@ -146,6 +154,13 @@ def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:
     materialise(work.store(), tree, folder, natives=wheel, progress=work.progress)
     os.utime(folder)
     return Tree(folder, bed.python, work.cache / "bytecode" / f"{name}-{bed.key[:12]}")
+
+
+def _restored(work: Workplace, subject: Subject) -> bool:
+    """Whether the subject's tree had to be written again."""
+    return materialise(
+        work.store(), subject.sha, subject.tree.folder, natives=_wheel_of(work), progress=work.progress
+    ).written
 
 
 def _wheel_of(work: Workplace) -> Wheel | None:
