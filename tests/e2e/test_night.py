@@ -220,10 +220,10 @@ def test_pull_requests_are_composed_or_named_with_their_reason(promoted: Place) 
 
 
 def test_a_stage_starts_from_the_files_of_the_one_before(place: Place) -> None:
-    planned = place.run("--local", "plan", "--json")
+    planned = place.run("plan", "--json")
     assert planned.code == 0, planned.err
     (run,) = (place.root / ".patchstack" / "runs").iterdir()
-    merged = place.run("--local", "merge", "--run", run.name, "--verify", "--json")
+    merged = place.run("merge", "--run", run.name, "--verify", "--json")
     assert merged.code == 0, merged.err
     assert merged.json["fingerprint"] == planned.json["fingerprint"]
     nothing = place.run("promote", "--run", run.name)
@@ -233,7 +233,7 @@ def test_a_stage_starts_from_the_files_of_the_one_before(place: Place) -> None:
 def test_plan_and_merge_need_one_wheel_and_no_bed(place: Place, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for verb in ("plan", "merge"):
-        done = place.run("--local", verb, PATCHSTACK_CACHE=str(cache))
+        done = place.run(verb, PATCHSTACK_CACHE=str(cache))
         assert done.code == 0, done.err
     assert {path.name for path in cache.iterdir()} == {"wheels"}
     downloaded = sum(path.stat().st_size for path in (cache / "wheels").rglob("*") if path.is_file())
@@ -242,6 +242,17 @@ def test_plan_and_merge_need_one_wheel_and_no_bed(place: Place, tmp_path: Path) 
         "--local", "--offline", "plan", PATCHSTACK_CACHE=str(cache), PIP_INDEX_URL="http://127.0.0.1:9/"
     )
     assert offline.code == 0, offline.err
+
+
+def test_a_source_that_cannot_be_asked_is_said_and_never_an_empty_list(place: Place) -> None:
+    config = place.root / "deploy.yaml"
+    config.write_text(
+        config.read_text().replace("{refs: refs/pull/*/head}", "{repo: acme/sglang, into: [base/production]}")
+    )
+    for verb in ("plan", "nightly"):
+        done = place.run(verb)
+        assert (done.code, "GitHub cannot be asked yet" in done.err) == (2, True), done.err
+    assert not (place.root / ".patchstack" / "remote.git").exists()
 
 
 def test_a_night_that_runs_already_is_left_alone(place: Place) -> None:
@@ -262,7 +273,6 @@ def test_a_night_that_runs_already_is_left_alone(place: Place) -> None:
         (("report",), 2, "no night has run"),
         (("promote",), 2, "has a verdict yet"),
         (("nightly", "--bogus"), 2, "No such option"),
-        (("nightly",), 2, "GitHub"),
         (("--local", "--remote", "/nonexistent/remote.git", "plan"), 8, "cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -13,11 +13,11 @@ from patchstack.compose.octopus import write_stack
 from patchstack.compose.plan import fingerprint
 from patchstack.compose.plan import plan as decide_plan
 from patchstack.compose.topics import pull_topics
-from patchstack.config import GitHubSource
+from patchstack.config import GitHubSource, RefSource
 from patchstack.errors import PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.git import version as git_version
-from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
+from patchstack.model import Base, Candidates, Composition, Kind, LeftOut, MergePlan, Pull, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.topics import build_topics, releases_to_compare
@@ -172,15 +172,7 @@ def _candidates(
     )
     if work.embedded:
         ensure_embedded_remote(Path(work.remote), work.lane.branch)
-    pulls, refused = read_pulls(
-        store,
-        work.remote,
-        base=base,
-        lane=work.lane_name,
-        deploy_branches={lane.branch: name for name, lane in work.config.lanes.items()},
-        main=work.config.fork.main,
-        progress=work.progress,
-    )
+    pulls, refused = _pulls(work, store, base)
     pull_candidates, unfit = pull_topics(
         store,
         base,
@@ -191,6 +183,20 @@ def _candidates(
         progress=work.progress,
     )
     return Candidates(base, (*topics, *pull_candidates), (*left_out, *refused, *unfit))
+
+
+def _pulls(work: Workplace, store: Repository, base: Base) -> tuple[tuple[Pull, ...], tuple[LeftOut, ...]]:
+    if not work.local and not any(isinstance(source, RefSource) for source in work.config.pulls.sources):
+        return (), ()  # deploy.yaml names no source: that is a night without pull requests
+    return read_pulls(
+        store,
+        work.remote,
+        base=base,
+        lane=work.lane_name,
+        deploy_branches={lane.branch: name for name, lane in work.config.lanes.items()},
+        main=work.config.fork.main,
+        progress=work.progress,
+    )
 
 
 def _skips(work: Workplace) -> Mapping[int, str]:

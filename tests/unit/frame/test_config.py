@@ -146,3 +146,36 @@ def test_the_schema_refuses_what_the_loader_refuses() -> None:
     schema.validate(document)
     assert not schema.is_valid({**document, "colour": "red"})
     assert not schema.is_valid({**document, "max_lost": "many"})
+
+
+DESIGNED = """\
+# yaml-language-server: $schema=scripts/patchstack/deploy.schema.json
+schema: 1
+fork: {repo: acme/sglang, main: main}
+lanes:
+  production:
+    upstream: {pypi: sglang==0.5.12.post1, tree: c65aba1567fe6cef93554f72c44493b99b01029b}
+    branch: deploy
+    image: {repository: registry.example.com/acme/sglang, runtime: cuda}
+    optional: [pd-transfer-parking]          # optional patches that are on
+pulls:
+  sources:
+    - {repo: acme/sglang, into: [base/production, stack/production]}
+    - {repo: sgl-project/sglang, into: [main], heads: [acme]}
+  admit: {label: deploy}
+  skip: [{pr: 23003, because: superseded by 9}]
+channels:
+  nightly: {needs: [cpu]}
+  stable: {needs: [cpu, image, 1-gpu, 2-gpu]}
+schedule_utc: "02:00"
+max_lost: 2
+max_age_days: 7
+"""
+
+
+def test_the_design_s_own_file_validates(tmp_path: Path) -> None:
+    (tmp_path / "deploy.yaml").write_text(DESIGNED)
+    designed = config.load(tmp_path / "deploy.yaml")
+    assert designed.lanes["production"].optional == ("pd-transfer-parking",)
+    assert [type(source).__name__ for source in designed.pulls.sources] == ["GitHubSource", "GitHubSource"]
+    Draft202012Validator(json.loads(config.schema_text())).validate(yaml.safe_load(DESIGNED))
