@@ -132,9 +132,13 @@ class Fork(Workshop):
         self.store = Repository.init(self.folder / "store.git")
         self.base = self.new_base(self.base_files)
 
-    def new_base(self, files: Mapping[str, Content], release: str = RELEASE) -> Base:
-        """A release as the night's base: a root commit, and one more commit on the line base/LANE."""
-        commit = self.repository.commit(self.tree(files), [], f"SGLang {release}\n", Signature(date="@1 +0000"))
+    def new_base(self, files: Mapping[str, Content], release: str = RELEASE, upstream: Sha | None = None) -> Base:
+        """A release as the night's base: a root commit, and one more commit on the line base/LANE.
+
+        With ``upstream``, the base of a `git:` lane: that commit is its parent.
+        """
+        parents = [upstream] if upstream else []
+        commit = self.repository.commit(self.tree(files), parents, f"SGLang {release}\n", Signature(date="@1 +0000"))
         self._receive(commit)
         self.base = Base(f"sglang=={release}", release, commit, self.repository.tree_of(commit))
         if self.publish_base:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.builders import TEN, A, B, C, Content, Fork, Link, edit
 
+from patchstack.compose.conflict import Culprits, find_culprits
+from patchstack.compose.octopus import write_step
 from patchstack.errors import CompositionError
+from patchstack.model import Sha
 
 FILES = {A: TEN, B: TEN}
 
@@ -150,9 +154,73 @@ def test_an_optional_patch_in_conflict_is_left_out_with_all_that_stands_on_it(fo
 
 def test_two_that_are_harmless_alone_but_lead_a_link_out_of_the_tree_together(tmp_path: Path) -> None:
     deep, shallow = "python/sglang/one/two/link", "python/sglang/link"
-    fork = Fork(tmp_path, {A: TEN, deep: Link("../../../../README")})
-    pull(fork, 1, {deep: None, shallow: Link("../../../../README")})
-    pull(fork, 2, {deep: None, shallow: Link("../../README")})
-    pull(fork, 3, {deep: Link("../../../.././README")})
+    fork = Fork(tmp_path, {A: TEN, deep: Link("../../here")})
+    pull(fork, 1, {deep: None, shallow: Link("../../here")})
+    pull(fork, 2, {deep: Link("../../../../there")})
+    pull(fork, 3, {A: edit(TEN, 1, "three")})
 
-    assert fork.night().left_out[0] == f"#1 excluded: touches protected paths in {shallow}"
+    night = fork.night()
+
+    assert night.included == ["#1 (base/production)", "#3 (base/production)"]
+    assert night.left_out == [f"#2 excluded: touches protected paths in {shallow}"]
+    assert night.files == {A: edit(TEN, 1, "three"), shallow: "-> ../../here"}
+
+
+# --- the base of a git: lane has upstream's history ---
+
+
+@pytest.fixture
+def git_lane(fork: Fork) -> Fork:
+    upstream = fork.commit("upstream", {**FILES, "python/pyproject.toml": "[p]\n"})
+    newer = fork.commit("upstream goes on", {A: edit(TEN, 1, "upstream")}, upstream)
+    fork.repository.set_refs({"refs/heads/base/production": None})
+    fork.new_base({A: edit(TEN, 1, "upstream"), B: TEN, "python/pyproject.toml": "[p]\n"}, upstream=newer)
+    return fork
+
+
+def upstream_of(fork: Fork) -> Sha:
+    return fork.store.parents(fork.store.parents(fork.base.commit)[0])[0]
+
+
+def test_a_head_cut_from_upstream_before_the_base_is_merged_as_git_merges_it(git_lane: Fork) -> None:
+    git_lane.pull(1, git_lane.commit("one", {A: edit(TEN, 9, "one")}, upstream_of(git_lane)))
+
+    night = git_lane.night()
+
+    assert (night.included, night.left_out) == (["#1 (base/production)"], [])
+    assert night.files[A] == edit(edit(TEN, 1, "upstream"), 9, "one")
+
+
+def test_a_conflict_with_the_base_itself_blames_no_topic(git_lane: Fork) -> None:
+    git_lane.pull(1, git_lane.commit("one", {A: edit(TEN, 5, "one")}, upstream_of(git_lane)))
+    git_lane.pull(2, git_lane.commit("two", {A: edit(TEN, 1, "two")}, upstream_of(git_lane)))
+
+    (left_out,) = git_lane.compose().composition.left_out
+
+    assert (left_out.name, left_out.twins, left_out.files) == ("#2", (), (A,))
+    assert left_out.detail == "it conflicts with sglang==0.5.12.post1 itself: rebase it onto base/production"
+
+
+def test_what_upstream_has_by_other_commits_has_no_effect(git_lane: Fork) -> None:
+    git_lane.pull(1, git_lane.commit("one", {A: edit(TEN, 1, "upstream")}, upstream_of(git_lane)))
+    assert git_lane.night().left_out == ["#1 dropped: no effect on the base"]
+
+
+# --- the search by itself ---
+
+
+def test_the_prefix_ends_where_the_conflict_begins(fork: Fork) -> None:
+    long = "".join(f"line {number} of a file that is long enough\n" for number in range(1, 21))
+    fork.new_base({A: long, B: TEN})
+    pull(fork, 1, {A: None, C: "".join(["1\n"] * 6 + long.splitlines(keepends=True)[6:])})
+    pull(fork, 2, {A: "".join(long.splitlines(keepends=True)[:7] + ["2\n"] * 6 + long.splitlines(keepends=True)[13:])})
+    pull(fork, 3, {B: edit(TEN, 1, "elsewhere")})
+    pull(fork, 4, {A: edit(long, 19, "four")})
+    *earlier, last = fork.candidates().topics
+
+    tip, included = fork.base.commit, []
+    for topic in earlier:
+        tip = write_step(fork.store, fork.store.merge_tree(tip, topic.commit).tree, tip, topic)
+        included.append((replace(topic, paths=(A,)), tip))
+
+    assert find_culprits(fork.store, fork.base.commit, included, last, (A,)) == Culprits(("#1", "#2"), together=True)

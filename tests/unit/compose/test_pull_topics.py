@@ -60,6 +60,14 @@ def test_cut_from_last_weeks_stack_it_is_replayed_on_what_became_of_those_patche
     assert night.files == {A: edit(edit(TEN, 1, "first"), 2, "one"), B: TEN, C: "and more\n"}
 
 
+def test_a_pull_requests_own_commit_is_no_patch_whatever_its_subject(fork: Fork) -> None:
+    fork.patch("first", {A: edit(TEN, 1, "first")})
+    last_week = fork.publish_stack()
+    fork.pull(1, fork.commit("title of second", {B: edit(TEN, 9, "one")}, last_week))
+    fork.patch("second", {B: edit(TEN, 1, "second")})
+    assert fork.night().included[-1] == "#1 (stack/production, replayed on 0.5.12.post1 + first)"
+
+
 def test_cut_from_last_weeks_stack_on_another_base(fork: Fork) -> None:
     fork.patch("first", {A: edit(TEN, 1, "first")})
     last_week = fork.publish_stack()

@@ -131,6 +131,18 @@ def test_what_was_promoted_by_its_head_stays_a_pull_request(fork: Fork) -> None:
     assert cuts(fork) == [("#1", "base/production", fork.base.commit, False)]
 
 
+def test_what_goes_on_from_a_promoted_one_is_not_taken_for_cut_from_deploy(fork: Fork) -> None:
+    one = fork.pull(1, fork.commit("one", {A: edit(TEN, 1, "one")}, fork.base.commit))
+    fork.deploy(fork.compose().composition.commit)
+    fork.pull(1, fork.commit("one more", {A: edit(TEN, 2, "one")}, one))
+    fork.pull(2, fork.commit("on top", {B: "two\n"}, one))
+
+    assert cuts(fork) == [
+        ("#1", "base/production", fork.base.commit, False),
+        ("#2", "base/production", fork.base.commit, False),
+    ]
+
+
 def mend(detail: str) -> list[list[str]]:
     """The commands in a sentence, as argv."""
     return [shlex.split(command) for command in detail.split("`")[1].split(" && ")]
