@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,6 +24,7 @@ from patchstack import __version__
 from patchstack.errors import EXIT_CODES, EXIT_INTERRUPTED, MachineError, PatchstackError, UsageError
 
 if TYPE_CHECKING:
+    from patchstack.model import NightReport
     from patchstack.workplace import Workplace
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -50,7 +51,7 @@ def _with_json(verb: Verb) -> Verb:
 
 
 def _with_dry_run(verb: Verb) -> Verb:
-    text = "Decide and print the decision; change nothing."
+    text = "Decide and print the decision; keep no run, publish nothing, change no file of yours."
     return click.option("--dry-run", is_flag=True, help=text)(verb)
 
 
@@ -109,8 +110,24 @@ def _workplace(options: Options, *, local: bool | None = None) -> Workplace:
     )
 
 
+class _ReaderLeft(Exception):
+    """Nobody reads standard output any more. Not a `BrokenPipeError`: for that click ends with 1, a gate's FAIL."""
+
+
+@contextlib.contextmanager
+def _to_the_reader() -> Iterator[None]:
+    """Write to standard output in the block, and be done with it there."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:  # rich ends the program where its reader left
+        raise _ReaderLeft from error
+
+
 def _emit(text: str) -> None:
-    click.echo(text, nl=not text.endswith("\n"))
+    with _to_the_reader():
+        click.echo(text, nl=not text.endswith("\n"))
 
 
 def _complain(text: str) -> None:
@@ -185,7 +202,7 @@ def merge(
     from patchstack.verbs import plan as stage
 
     work = _workplace(options)
-    with work.locked(), work.open_run(run_id) as run:
+    with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
         planned = stage.planned(work, run, without=without)
         if dry_run:
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
@@ -224,11 +241,11 @@ def test(
     from patchstack.verbs.plan import composed
 
     work = _workplace(options)
-    with work.locked(), work.open_run(run_id) as run:
+    with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
         composition = composed(work, run, without=without)
         if dry_run:
             chosen = stage.selected(work, composition, suites)
-            _emit(json.dumps({"run": run.id, "would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
+            _emit(json.dumps({"would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
             return
         report = stage.run_guards(work, run, composition, only=suites, rerun=rerun)
         verdicts = stage.gate(work, run, composition, report)
@@ -274,14 +291,20 @@ def status(options: Options, as_json: bool) -> None:
 @click.pass_obj
 def report(options: Options, run_id: str | None, as_json: bool) -> None:
     """Show a night's report again. [default: the newest night]"""
-    from patchstack import nightly, store
+    from patchstack import nightly
+
+    _show_night(nightly.read_report(_workplace(options), run_id), as_json)
+
+
+def _show_night(night: NightReport, as_json: bool) -> None:
+    from patchstack import store
     from patchstack.report.terminal import render_terminal
 
-    night = nightly.read_report(_workplace(options), run_id)
     if as_json:
         _emit(store.encode(night))
     else:
-        render_terminal(night)
+        with _to_the_reader():
+            render_terminal(night)
 
 
 @main_group.command(name="nightly")
@@ -293,21 +316,21 @@ def report(options: Options, run_id: str | None, as_json: bool) -> None:
 def nightly_command(options: Options, local_night: bool, force: bool, as_json: bool, dry_run: bool) -> None:
     """A whole night: the verbs in order, under one lock, with a report whatever happens."""
     from patchstack import nightly, store
-    from patchstack.report.terminal import render_plan, render_terminal
+    from patchstack.report.terminal import render_plan
     from patchstack.verbs.plan import plan as run_plan
 
     work = _workplace(options, local=options.local or local_night)
     with work.locked():
         if dry_run:
-            with work.open_run() as run:
+            with work.open_run(dry_run=True) as run:
                 planned = run_plan(work, run)
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
         night = nightly.night(work, force=force)
-    if as_json:
-        _emit(store.encode(night))
-    else:
-        render_terminal(night)
+    try:
+        _show_night(night, as_json)
+    except _ReaderLeft:  # how the night ended is what counts
+        _leave_output()
     _complain(night.failure)
     sys.exit(night.exit_code)
 
@@ -320,12 +343,19 @@ def patch() -> None:
 @patch.command(name="edit")
 @click.argument("slug")
 @click.argument("folder", type=click.Path(path_type=Path))
+@_with_json
+@_with_dry_run
 @click.pass_obj
-def patch_edit(options: Options, slug: str, folder: Path) -> None:
+def patch_edit(options: Options, slug: str, folder: Path, as_json: bool, dry_run: bool) -> None:
     """Make FOLDER a work tree with the stack as commits up to patch SLUG, to change with ordinary git."""
     from patchstack.verbs import author
 
-    _emit(author.edit_patch(_workplace(options), slug, folder))
+    made = author.edit_patch(_workplace(options), slug, folder, dry_run=dry_run)
+    if as_json:
+        body = {"folder": str(made.folder), "branch": made.branch, "below": made.below, "note": made.note}
+        _emit(json.dumps({"slug": slug, **body, "dry_run": dry_run}, indent=2))
+    else:
+        _emit(f"would make {made.folder}: branch {made.branch}" if dry_run else author.what_to_do(made, slug, folder))
 
 
 @patch.command(name="export")
@@ -347,15 +377,19 @@ def patch_export(options: Options, slug: str, folder: Path | None, as_json: bool
 
 
 @main_group.command()
+@_with_json
 @_with_dry_run
 @click.pass_obj
-def generate(options: Options, dry_run: bool) -> None:
+def generate(options: Options, as_json: bool, dry_run: bool) -> None:
     """Write the generated files again: deploy.yaml's JSON schema and the README's tables."""
     from patchstack.verbs import author
 
     root = options.config.absolute().parent
     stale = author.stale_files(root) if dry_run else author.write_generated(root)
-    _emit("\n".join(f"{name}: {'stale' if dry_run else 'written'}" for name in stale) or "all fresh")
+    if as_json:
+        _emit(json.dumps({"stale": stale, "dry_run": dry_run}, indent=2))
+    else:
+        _emit("\n".join(f"{name}: {'stale' if dry_run else 'written'}" for name in stale) or "all fresh")
 
 
 def _speak_plainly() -> None:
@@ -386,7 +420,6 @@ def main() -> NoReturn:
             if signal.getsignal(stop) is signal.SIG_DFL:
                 signal.signal(stop, signal.default_int_handler)
         main_group.main(standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
@@ -398,7 +431,7 @@ def main() -> NoReturn:
     except PatchstackError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except (_ReaderLeft, BrokenPipeError):
         _leave_output()  # its reader has gone (`| head`)
         sys.exit(PIPE_CLOSED)
     except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from patchstack.config import Config, Lane, load
@@ -61,8 +62,19 @@ class Workplace:
         return night_lock(self.state.lock)
 
     @contextmanager
-    def open_run(self, run_id: str | None = None) -> Iterator[Run]:
-        """The run that was asked for, or a new one; a new one is gone again if the request itself was wrong."""
+    def open_run(self, run_id: str | None = None, *, dry_run: bool = False) -> Iterator[Run]:
+        """The run that was asked for, or a new one; a new one is gone again if the request itself was wrong.
+
+        ``dry_run``: a copy of it, or a new one elsewhere, that is gone afterwards.
+        """
+        if dry_run:
+            with TemporaryDirectory(prefix="patchstack-dry-run-") as elsewhere:
+                if run_id is None:
+                    yield State(Path(elsewhere)).new_run()
+                else:
+                    run = self.state.run(run_id)
+                    yield Run(shutil.copytree(run.folder, Path(elsewhere) / run.id))
+            return
         if run_id is not None:
             yield self.state.run(run_id)
             return

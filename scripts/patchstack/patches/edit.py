@@ -49,9 +49,10 @@ def edit(
     folder: Path,
     *,
     releases: Mapping[str, Base] | None = None,
+    dry_run: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Edited:
-    """Make ``folder`` the work tree of ``slug``.
+    """Make ``folder`` the work tree of ``slug``; ``dry_run``: only say what would be in it.
 
     Refused with `UsageError`, and nothing changed, when ``folder`` holds anything that could be lost. When the
     patch has no diff for this release, or one that does not apply, its commit is left to the human (`note`).
@@ -80,8 +81,9 @@ def edit(
             tip = _commit_onto(store, own, onto)
         except CompositionError as error:
             note = f"{error}\nThe work tree is the stack below it: {_take(folder, variant.path)}"
-    progress(f"checking out {folder}")
-    work.lay(store, slug, base=base.commit, onto=onto, tip=tip)
+    if not dry_run:
+        progress(f"checking out {folder}")
+        work.lay(store, slug, base=base.commit, onto=onto, tip=tip)
     return Edited(work.folder, branch_of(slug), tuple(topic.name for topic in topics), note)
 
 

@@ -11,7 +11,7 @@ from patchstack.config import Upstream
 from patchstack.errors import EXIT_CODES, ConfigError, StaleFiles
 from patchstack.git import Repository
 from patchstack.model import Base
-from patchstack.patches.edit import edit
+from patchstack.patches.edit import Edited, edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
 from patchstack.patches.lint import lint as lint_patches
@@ -93,10 +93,14 @@ def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -
     }
 
 
-def edit_patch(work: Workplace, slug: str, folder: Path) -> str:
-    """Make the work tree of a patch; what to do in it, for the author."""
+def edit_patch(work: Workplace, slug: str, folder: Path, *, dry_run: bool = False) -> Edited:
+    """Make the work tree of a patch; ``dry_run``: only say what would be in it."""
     store, base, patches, others = _authoring(work)
-    made = edit(store, base, patches, slug, folder, releases=others, progress=work.progress)
+    return edit(store, base, patches, slug, folder, releases=others, dry_run=dry_run, progress=work.progress)
+
+
+def what_to_do(made: Edited, slug: str, folder: Path) -> str:
+    """What is in the work tree and what to do in it, for the author."""
     below = f"on top of {', '.join(made.below)}" if made.below else "on the plain base"
     lines = [
         f"{made.folder}: branch {made.branch}, {below}",
