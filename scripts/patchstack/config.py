@@ -223,6 +223,11 @@ def load(path: Path) -> Config:
     return config
 
 
+def line_in(path: Path, *location: int | str) -> int:
+    """The line of what stands at ``location`` of a file that loads."""
+    return line_of(compose_mapping(path.read_text(encoding="utf-8")), location)
+
+
 def _line_number(problem: str) -> int:
     found = re.match(r".*?:(\d+): ", problem)
     return int(found.group(1)) if found else 0

@@ -60,7 +60,8 @@ def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
     unproven = [
         f"patch {proof.slug} is {proof.standing.value}: {proof.detail}"
         for proof in report.proofs
-        if proof.standing in _NOT_PROVEN
+        # A broken patch has a guard that is not green, and that one is named already.
+        if proof.standing in _NOT_PROVEN and not (proof.standing is Standing.BROKEN and (red or missing))
     ]
     nothing = [] if any(result.outcome is GuardOutcome.PASS for result in results) else ["no guard ran and passed"]
     return red, [*missing, *unproven, *nothing]

@@ -31,19 +31,18 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     support = _digest_of(root, [root / "tests" / "support"])
     suites: list[Suite] = []
     for slug, paths in ((BED_SUITE, (BED_GUARDS,)), *guards):
+        header = f"patches/{slug}/patch.md" if suites or slug != BED_SUITE else BED_GUARDS
         found: list[Path] = []
         if suites and (slug == BED_SUITE or not paths):
             what = "no guards: name a folder" if slug != BED_SUITE else "its slug is the bed's own: rename the patch"
-            problems.append(f"patches/{slug}/patch.md:1: guards: {what}")
+            problems.append(f"{header}:1: guards: {what}")
         for path in paths:
             target = root / path
             # Also where the repository itself is reached by a link, or by a path with `..` in it.
             if target.resolve() != root.resolve() / path:
-                problems.append(
-                    f"patches/{slug}/patch.md:1: guards: {path!r} leads out of the repository: name a folder in it"
-                )
+                problems.append(f"{header}:1: guards: {path!r} leads out of the repository: name a folder in it")
             elif not _test_files(target):
-                problems.append(f"patches/{slug}/patch.md:1: guards: {path!r} holds no test_*.py: write the guard")
+                problems.append(f"{header}:1: guards: {path!r} holds no test_*.py: write the guard")
             else:
                 found.append(target)
         around = {file for target in found for file in _conftests(root, target)}

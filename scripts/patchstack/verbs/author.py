@@ -46,7 +46,8 @@ def validate(config_path: Path) -> Validated:
         problems += error.problems
     else:
         problems += [
-            f"{config_path}:1: lanes.{name}.optional: {slug!r} is no optional patch of the series: "
+            f"{config_path}:{configuration.line_in(config_path, 'lanes', name, 'optional')}: "
+            f"lanes.{name}.optional: {slug!r} is no optional patch of the series: "
             f"{'take it out, it is required' if slug in slugs else 'mend the name'}"
             for name, optional in lanes.items()
             for slug in optional

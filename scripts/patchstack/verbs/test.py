@@ -134,7 +134,7 @@ def raise_for(verdicts: Verdicts, run_id: str) -> None:
         if verdict.channel == NIGHTLY and verdict.status is not Status.PASS:
             kind = GateFailed if verdict.status is Status.FAIL else Incomplete
             why = "\n".join(f"  {reason}" for reason in verdict.reasons)
-            raise kind(f"channel {NIGHTLY} is {verdict.status.value}; `patchstack report --run {run_id}`:\n{why}")
+            raise kind(f"channel {NIGHTLY} is {verdict.status.value} in run {run_id}:\n{why}")
 
 
 def open_bed(work: Workplace, base: Base) -> Bed:

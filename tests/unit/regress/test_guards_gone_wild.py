@@ -156,6 +156,11 @@ def test_suites_are_found_by_way_of_links_and_dots(tmp_path: Path) -> None:
     assert find_suites(root, [("x", ["tests/regression/x"])])[1].digest != plain[1].digest
 
 
+def test_a_repository_without_the_bed_s_own_guards_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^tests/regression/bed:1: guards: .* holds no test_\*.py"):
+        find_suites(tmp_path, [])
+
+
 def test_a_patch_cannot_pass_for_the_bed_or_go_without_guards(tmp_path: Path) -> None:
     root, _ = fake_bed(tmp_path, FINE)
     with pytest.raises(ConfigError) as caught:
