@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -150,3 +151,15 @@ def test_a_dry_run_keeps_nothing_and_works_on_a_copy(folder: Path) -> None:
         (copy.folder / "composition.json").write_text("{}")
     assert [path.name for path in kept.folder.iterdir()] == ["plan.json"]
     assert not copy.folder.exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stop_by_the_system_is_an_interruption(tmp_path: Path, stop: signal.Signals) -> None:
+    """So that a night's children are ended and its report is written, as for Ctrl-C."""
+    fifo = tmp_path / "deploy.yaml"
+    os.mkfifo(fifo)
+    child = subprocess.Popen([*MAIN, "--config", str(fifo), "validate"], stderr=subprocess.PIPE, text=True)
+    with fifo.open("w"):  # it opens when the child reads
+        child.send_signal(stop)
+        _, said = child.communicate()
+    assert (child.returncode, said.strip()) == (130, "interrupted")
