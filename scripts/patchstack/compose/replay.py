@@ -46,4 +46,4 @@ def _author(store: Repository, head: Sha) -> Signature:
 
 
 def _clean(text: str) -> str:
-    return "".join(character for character in text if character.isprintable() and character not in "<>").strip(_CRUD)
+    return "".join(character for character in text if character.isprintable()).strip(_CRUD)

@@ -228,6 +228,17 @@ def test_cut_from_an_upstream_branch_that_the_fork_has_its_own_diff_is_replayed(
     assert night.files == {A: edit(TEN, 1, "one"), B: TEN}
 
 
+def test_what_the_base_does_not_carry_is_not_taken_for_renamed_into_it(fork: Fork) -> None:
+    fork.new_base({**FILES, C: "helper\n" * 9}, release="0.5.13")
+    upstream = fork.branch("upstream", fork.commit("upstream main", {**FILES, "test/helper.py": "helper\n" * 9}))
+    fork.pull(1, fork.commit("one", {A: edit(TEN, 1, "one")}, upstream))
+
+    night = fork.night()
+
+    assert night.included == ["#1 (upstream, replayed on 0.5.13)"]
+    assert night.files == {A: edit(TEN, 1, "one"), B: TEN, C: "helper\n" * 9}
+
+
 def test_into_main_is_a_patch_pull_request_and_never_composed(fork: Fork) -> None:
     main = fork.branch("main", fork.commit("this code", {"patches/series": "first\n"}))
     fork.pull(1, fork.commit("a patch", {"patches/series": "first\nsecond\n"}, main))
