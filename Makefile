@@ -13,7 +13,7 @@ BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.t
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: debian $(VENV)/ready ## Debian packages and the tool's own environment (10 MB)
+setup: debian $(VENV)/ready ## Debian packages and the tool's own environment (36 MB)
 
 debian:
 	@missing=""; $(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="python3-venv"; \
