@@ -27,7 +27,7 @@ from testbed.ports import Ports
 from testbed.processes import Child, ChildFailed, Children
 from testbed.transfers import Transfer
 
-__all__ = ["MooncakePair", "PairShape", "Side", "SideHandle", "start_pair"]
+__all__ = ["MooncakePair", "PairShape", "Side", "SideHandle", "start_pair", "start_side"]
 
 START_LIMIT_S = 90.0
 """SGLang's imports take 8 s on an idle pair of cores, and several times that on busy ones."""
@@ -150,18 +150,29 @@ def start_pair(
     children: Children, ports: Ports, shape: PairShape | None = None, *, limit_s: float = START_LIMIT_S
 ) -> MooncakePair:
     """Start both sides, named ``prefill`` and ``decode``, and wait until both managers are up."""
-    shape = shape or PairShape()
     port = ports.take()
+    sides = [_start(children, role, shape or PairShape(), port) for role in ("prefill", "decode")]
+    return MooncakePair(*(_ready(side, limit_s) for side in sides))
+
+
+def start_side(
+    children: Children, ports: Ports, role: str, shape: PairShape | None = None, *, limit_s: float = START_LIMIT_S
+) -> SideHandle:
+    """Start one side alone; the other one is the test itself, with `testbed.control_peer`."""
+    return _ready(_start(children, role, shape or PairShape(), ports.take()), limit_s)
+
+
+def _start(children: Children, role: str, shape: PairShape, port: int) -> Child:
     environment = {"SGLANG_HOST_IP": "127.0.0.1", "MC_FORCE_TCP": "1", "GLOO_SOCKET_IFNAME": "lo", **shape.env}
-    sides = [
-        children.start(_serve, role, shape, port, children.folder / f"{role}.rendezvous", name=role, env=environment)
-        for role in ("prefill", "decode")
-    ]
-    for side in sides:
-        said = side.receive(limit_s)
-        if said != "ready":
-            raise ChildFailed(f"{side.name} said {said!r} instead of ready")
-    return MooncakePair(*map(SideHandle, sides))
+    rendezvous = children.folder / f"{role}.rendezvous"
+    return children.start(_serve, role, shape, port, rendezvous, name=role, env=environment)
+
+
+def _ready(side: Child, limit_s: float) -> SideHandle:
+    said = side.receive(limit_s)
+    if said != "ready":
+        raise ChildFailed(f"{side.name} said {said!r} instead of ready")
+    return SideHandle(side)
 
 
 def _serve(link: Link, role: str, shape: PairShape, port: int, rendezvous: Path) -> None:
