@@ -47,6 +47,8 @@ class WatchedEngine:
         self._to_fail: dict[str, int] = {}
         self._held_kind: str | None = None
         self._waiting = 0
+        self.on_call: Callable[[bool], None] = lambda injected: None
+        """Called on the transfer's thread before each call; ``injected`` tells whether it will fail."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -102,6 +104,7 @@ class WatchedEngine:
     def _pass_on(self, session: str, sources: Sequence[int], lengths: Sequence[int], call: Callable[[], int]) -> int:
         kind = self._kind_of(sources[0]) if sources else "other"
         injected = self._hold_or_fail(kind)
+        self.on_call(injected)
         returned = ENGINE_FAILED if injected else call()
         with self._changed:
             self._done.append(Transfer(kind, session, len(sources), sum(lengths), returned, injected))

@@ -1,0 +1,58 @@
+"""A clock of SGLang's transfer threads that a test moves: their pauses cost no time, and can be read off.
+
+Inside a side's process::
+
+    clock = WorkerClock()
+    clock.install()
+    side.watched.on_call = clock.note_call        # what was slept before each call of the engine
+    ...
+    clock.calls_take_s = 2.5                      # the next calls that fail seem to have taken so long
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+WORKERS = ("(transfer_worker)", "ThreadPoolExecutor-")
+"""What is in the names of the threads that transfer."""
+
+
+class WorkerClock:
+    """`time.sleep` and `time.monotonic` as transfer threads see them; all other threads keep the real ones."""
+
+    def __init__(self) -> None:
+        self.pauses_s: list[float] = []
+        """Of each call of the engine, how long its thread slept since the call before."""
+        self.calls_take_s = 0.0
+        """How long a failing call seems to take."""
+        self._monotonic, self._sleep = time.monotonic, time.sleep
+        self._ahead_s = 0.0
+        self._slept_s = 0.0
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        time.monotonic, time.sleep = self._now, self._pause
+
+    def note_call(self, injected: bool) -> None:
+        with self._lock:
+            self.pauses_s.append(self._slept_s)
+            self._slept_s = 0.0
+            if injected:
+                self._ahead_s += self.calls_take_s
+
+    def _now(self) -> float:
+        return self._monotonic() + (self._ahead_s if _is_worker() else 0.0)
+
+    def _pause(self, seconds: float) -> None:
+        if not _is_worker():
+            self._sleep(seconds)
+            return
+        with self._lock:
+            self._ahead_s += seconds
+            self._slept_s += seconds
+
+
+def _is_worker() -> bool:
+    name = threading.current_thread().name
+    return any(part in name for part in WORKERS)
