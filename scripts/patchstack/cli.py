@@ -214,7 +214,13 @@ def merge(
 @main_group.command()
 @_with_run
 @_with_without
-@click.option("--suite", "suites", multiple=True, metavar="SLUG", help="Only this patch's guards. May be repeated.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="NAME",
+    help="Only the guards of this patch, or of a group: `pd` is every `pd-...`. May be repeated.",
+)
 @click.option(
     "--rerun",
     type=click.Choice(["none", "due", "all"]),
@@ -234,7 +240,7 @@ def test(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    """Run the guards on the composed tree and on the plain base, and judge the channels."""
+    """Run the guards on the composed tree and on what their patch stands on, and judge the channels."""
     from patchstack import store
     from patchstack.report.terminal import render_guards
     from patchstack.verbs import test as stage

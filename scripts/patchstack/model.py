@@ -233,7 +233,9 @@ class TreeRun:
     """The guards on one tree."""
 
     label: str
-    """``composed``, ``base``, or ``without <slug>``."""
+    """The composed one's: ``composed``, or ``without <slug>, <slug>``. A ground's: ``base``, or ``base + <slug>``."""
+    composed: bool
+    """False: a ground, where a guard is meant to fail: the base with what its patch requires, and no more."""
     tree: Sha
     results: tuple[GuardResult, ...]
     kept: bool = False
@@ -253,6 +255,8 @@ class Standing(StrEnum):
 @dataclass(frozen=True)
 class Proof:
     slug: str
+    ground: str
+    """The label of the tree on which its guards must fail."""
     standing: Standing
     detail: str
 

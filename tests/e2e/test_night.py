@@ -268,7 +268,7 @@ def test_a_night_that_runs_already_is_left_alone(place: Place) -> None:
     [
         (("--lane", "edge", "plan"), 9, "has no lane 'edge'"),
         (("--config", "nothing.yaml", "validate"), 3, "there is no such file"),
-        (("--local", "test", "--suite", "nothing"), 2, "no patch is called nothing"),
+        (("--local", "test", "--suite", "nothing"), 2, "no patch or group is called 'nothing'"),
         (("--local", "plan", "--without", "nothing"), 2, "nothing"),
         (("report",), 2, "no night has run"),
         (("promote",), 2, "has a verdict yet"),

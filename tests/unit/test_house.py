@@ -72,14 +72,14 @@ HEAVY = ("git", "jinja2", "rich", "unidiff", "yaml", "pydantic")
 @pytest.mark.parametrize(
     ("argv", "allowed"),
     [
-        (["--help"], set()),
-        (["--version"], set()),
-        (["nightly", "--help"], set()),
-        (["validate", "--print-schema"], {"yaml", "pydantic"}),
+        (["--help"], []),
+        (["--version"], []),
+        (["nightly", "--help"], []),
+        (["validate", "--print-schema"], ["pydantic", "yaml"]),
     ],
     ids=" ".join,
 )
-def test_heavy_libraries_are_imported_by_the_verb_that_needs_them(argv: list[str], allowed: set[str]) -> None:
+def test_heavy_libraries_are_imported_by_the_verb_that_needs_them(argv: list[str], allowed: list[str]) -> None:
     code = f"""
 import sys
 from patchstack import cli
@@ -92,4 +92,4 @@ except SystemExit as end:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     status, *loaded = done.stdout.splitlines()[-1].removeprefix("## ").split()
     assert status == "0"
-    assert set(loaded) <= allowed
+    assert set(loaded) <= set(allowed)

@@ -164,9 +164,21 @@ def parent_of(
     releases: Mapping[str, Base] | None = None,
 ) -> Sha:
     """What the patch stands on: the base, the one patch that it requires, or a commit that joins several."""
+    return stands_on(store, base, patches, patch, releases=releases)[0]
+
+
+def stands_on(
+    store: Repository,
+    base: Base,
+    patches: tuple[Patch, ...],
+    patch: Patch,
+    *,
+    releases: Mapping[str, Base] | None = None,
+) -> tuple[Sha, tuple[str, ...]]:
+    """`parent_of`, and every patch that is in it, whether required directly or not, in series order."""
     site = Site(store, base, patches, {base.version: base, **(releases or {})})
     site.build(patch.requires)
-    return site.parent(patch)
+    return site.parent(patch), tuple(other.slug for other in patches if other.slug in site.commits)
 
 
 def topic_of(

@@ -14,25 +14,33 @@ from patchstack.model import (
     GuardReport,
     Kind,
     Reason,
+    Sha,
     Standing,
     Status,
     Verdict,
     Verdicts,
 )
+from patchstack.regress.ground import BASE, Ground
 from patchstack.regress.suites import BED_SUITE
 
 CPU = "cpu"
-BASE = "base"
-"""The label of the run on the plain base."""
 _GREEN = GuardOutcome.PASS
 _RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FLAKY}
 _NOT_PROVEN = {Standing.BROKEN, Standing.UNPROVEN, Standing.UNGUARDED}
 
 
-def judge(channels: Mapping[str, Sequence[str]], composition: Composition, report: GuardReport) -> Verdicts:
-    """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs."""
+def judge(
+    channels: Mapping[str, Sequence[str]],
+    composition: Composition,
+    grounds: Mapping[str, Ground],
+    report: GuardReport,
+) -> Verdicts:
+    """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs.
+
+    ``grounds`` has for each patch of the composition the tree on which its guards must have failed.
+    """
     red, open_ends = _of_cpu_lane(report)
-    open_ends = [*_beside_the_composition(composition, report), *open_ends]
+    open_ends = [*_beside_the_composition(composition, grounds, report), *open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
     return Verdicts(tuple(_verdict(name, needs, every_need, red, open_ends) for name, needs in channels.items()))
 
@@ -51,9 +59,9 @@ def _verdict(
 def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
     """What makes the lane red, and what keeps it from being complete.
 
-    On the base a guard is meant to fail; only the bed's own controls must be green there.
+    On its ground a guard is meant to fail; of what runs there only the bed's own controls must be green.
     """
-    results = [result for run in report.runs for result in run.results if run.label != BASE or result.slug == BED_SUITE]
+    results = [result for run in report.runs for result in run.results if run.composed or result.slug == BED_SUITE]
     red = [f"{result.test}: {result.outcome.value}: {result.reason}" for result in results if result.outcome in _RED]
     # Whatever is neither green nor red did not run, quarantined ones too: it is never green.
     missing = [f"{r.test}: {r.outcome.value}: {r.reason}" for r in results if r.outcome not in {*_RED, _GREEN}]
@@ -67,18 +75,33 @@ def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
     return red, [*missing, *unproven, *nothing]
 
 
-def _beside_the_composition(composition: Composition, report: GuardReport) -> Iterator[str]:
+def _beside_the_composition(
+    composition: Composition, grounds: Mapping[str, Ground], report: GuardReport
+) -> Iterator[str]:
     """What the report does not say about this very composition."""
     for out in composition.left_out:
         if out.kind is Kind.PATCH and out.reason is Reason.ON_REQUEST:
             yield f"patch {out.name} is left out on request: what lacks it is not a night"
         elif out.kind is Kind.PATCH and out.reason is Reason.REQUIRED_LEFT_OUT and out.required:
             yield f"required patch {out.name} is left out: {out.detail}"
-    trees = {(run.label == BASE, run.tree) for run in report.runs}
-    for is_base, tree in ((False, composition.tree), (True, composition.base.tree)):
-        if (is_base, tree) not in trees or len({run for run in trees if run[0] is is_base}) != 1:
-            yield f"the guards did not run on the {'base' if is_base else 'composed'} tree {tree[:12]}, and it alone"
-    proven = {proof.slug for proof in report.proofs}
+    if {run.tree for run in report.runs if run.composed} != {composition.tree}:
+        yield f"the guards did not run on the composed tree {composition.tree[:12]}, and it alone"
+    on_base = (BASE, composition.base.tree)
+    if on_base not in _places(report) or _places(report, BED_SUITE) - {on_base}:
+        yield f"the bed's own guards did not run on the base tree {composition.base.tree[:12]}, and it alone"
+    proven = {proof.slug: proof.ground for proof in report.proofs}
     for topic in composition.included:
-        if topic.kind is Kind.PATCH and topic.name not in proven:
+        if topic.kind is not Kind.PATCH:
+            continue
+        ground = grounds[topic.name]
+        if topic.name not in proven:
             yield f"patch {topic.name}: its guards did not run"
+        elif proven[topic.name] != ground.label or _places(report, topic.name) != {(ground.label, ground.tree)}:
+            where = f"{ground.label} (tree {ground.tree[:12]})"
+            yield f"patch {topic.name}: its guards did not run on {where}, and it alone"
+
+
+def _places(report: GuardReport, slug: str | None = None) -> set[tuple[str, Sha]]:
+    """Label and tree of every run on a ground; of those with a result of ``slug``, if one is given."""
+    runs = [run for run in report.runs if not run.composed]
+    return {(run.label, run.tree) for run in runs if slug is None or any(said.slug == slug for said in run.results)}

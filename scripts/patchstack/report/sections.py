@@ -14,6 +14,7 @@ from patchstack.model import (
     RangeDiff,
     Timing,
     Topic,
+    TreeRun,
     Verdict,
 )
 from patchstack.report import words
@@ -66,7 +67,12 @@ def tests(report: GuardReport | None) -> tuple[Section, ...]:
         return (Section(words.PROOFS, (words.NO_TESTS,)),)
     shown, more = _cut(report.proofs)
     rows = tuple(
-        ((Quoted(proof.slug),), (Badge(proof.standing.value),), (Prose(proof.detail),) if proof.detail else ())
+        (
+            (Quoted(proof.slug),),
+            (Badge(proof.standing.value),),
+            (Quoted(proof.ground),),
+            (Prose(proof.detail),) if proof.detail else (),
+        )
         for proof in shown
     )
     proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
@@ -74,20 +80,23 @@ def tests(report: GuardReport | None) -> tuple[Section, ...]:
 
 
 def _guards(report: GuardReport) -> Section:
-    """Every guard with its outcome on each tree, and below it what is not green where all should be."""
+    """Every guard with its outcome with its patch and without it, and below them what is not green and should be."""
     intro = (words.bed(report.bed), *map(words.tree_run, report.runs))
-    by_tree = [{result.test: result for result in run.results} for run in report.runs]
-    every = {result.test: result for run in report.runs for result in run.results}
-    shown, more = _cut(list(every.values()))
+    composed = [run for run in report.runs if run.composed]
+    with_it = {_key(result): result for run in composed for result in run.results}
+    without_it = {_key(result): (run, result) for run in report.runs if not run.composed for result in run.results}
+    every = {_key(result): result for run in report.runs for result in run.results}
+    shown, more = _cut(list(every.items()))
     rows: tuple[tuple[Line, ...], ...] = tuple(
         (
             (Quoted(result.test),),
             (words.CONTROL if result.control else words.GUARD,),
-            *(_outcome(results.get(result.test)) for results in by_tree),
+            *(_outcome(with_it.get(key)) for _ in composed),
+            *_on_ground(without_it.get(key)),
         )
-        for result in shown
+        for key, result in shown
     )
-    # On the plain base a guard is meant to fail; anywhere else whatever is not green has its reason told.
+    # Without its patch a guard is meant to fail; anywhere else whatever is not green has its reason told.
     red = [
         words.not_green(run.label, result)
         for run in report.runs
@@ -95,12 +104,23 @@ def _guards(report: GuardReport) -> Section:
         if result.outcome is not GuardOutcome.PASS and (result.control or run.label == "composed")
     ]
     items, more_items = _cut(red)
-    table = Table((*words.GUARD_COLUMNS, *(run.label for run in report.runs)), rows) if rows else None
+    columns = (*words.GUARD_COLUMNS, *(run.label for run in composed), *words.GROUND_COLUMNS)
+    table = Table(columns, rows) if rows else None
     return Section(words.GUARDS, intro, table, tuple(items), more_items or more)
+
+
+def _key(result: GuardResult) -> tuple[str, str]:
+    """Two patches may share a test."""
+    return result.slug, result.test
 
 
 def _outcome(result: GuardResult | None) -> Line:
     return (Badge(result.outcome.value),) if result else ()
+
+
+def _on_ground(found: tuple[TreeRun, GuardResult] | None) -> tuple[Line, Line]:
+    """The outcome without the patch, and the tree that says so."""
+    return (_outcome(found[1]), (Quoted(found[0].label),)) if found else ((), ())
 
 
 def verdicts(items: Sequence[Verdict], moved: Sequence[str] | None) -> tuple[Section, ...]:

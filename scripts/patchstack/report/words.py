@@ -40,8 +40,9 @@ LEFT_OUT = {
 """Section title and what the outcome means, in the order in which a reader is told."""
 
 INCLUDED_COLUMNS = ("Topic", "Title", "Author", "Head", "Notes")
-PROOF_COLUMNS = ("Patch", "Standing", "Why")
+PROOF_COLUMNS = ("Patch", "Standing", "Compared with", "Why")
 GUARD_COLUMNS = ("Test", "Kind")
+GROUND_COLUMNS = ("without it", "compared with")
 TIMING_COLUMNS = ("Stage", "Seconds")
 MOVE_COLUMNS = ("Ref", "Moves to")
 TOTAL = "all"

@@ -1,4 +1,4 @@
-"""`patchstack test`: the guards on the composed tree and on the plain base, and the verdict for each channel."""
+"""`patchstack test`: the guards on the composed tree and on what their patch stands on, and the verdicts."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from patchstack import __version__
-from patchstack.errors import GateFailed, Incomplete, LaneUnavailable, UsageError
-from patchstack.model import Base, Composition, GuardReport, Reason, Sha, Status, Verdicts
-from patchstack.patches.series import read_series
+from patchstack.errors import GateFailed, Incomplete, LaneUnavailable
+from patchstack.model import Base, Composition, GuardReport, Sha, Status, Verdicts
 from patchstack.regress.bed import Bed, prepare_bed
 from patchstack.regress.execute import Tree
-from patchstack.regress.gate import BASE, judge
+from patchstack.regress.gate import judge
+from patchstack.regress.ground import Ground
 from patchstack.regress.lane import Keeping, Rerun, Subject, decide_steps, run_lane
-from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.regress.suites import BED_SUITE
 from patchstack.store import Run, now_utc
 from patchstack.upstream.lay import materialise
 from patchstack.upstream.releases import fetch_wheel
 from patchstack.upstream.wheel import Wheel
+from patchstack.verbs.selection import Selection, grounds_of, select
 from patchstack.workplace import Workplace
 
 NIGHTLY = "nightly"
@@ -29,53 +29,12 @@ TREES_KEPT = 8
 """Trees on disk (60 MB each) that stay for the next run; the least recently used go first."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which suites run, and what was asked to be left out."""
-
-    suites: tuple[Suite, ...]
-    label: str
-
-
-def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Selection:
-    """The suites of every patch that belongs on this base, or of ``only``; the bed's own always.
-
-    A patch that was left out on request keeps its guards: they must fail, and the report must show it.
-    """
-    patches = read_series(work.patches_folder)
-    unknown = [slug for slug in only if slug not in {patch.slug for patch in patches}]
-    if unknown:
-        known = ", ".join(patch.slug for patch in patches)
-        raise UsageError(f"no patch is called {', '.join(unknown)}; the series has: {known}")
-    included = {topic.name for topic in composition.included}
-    requested = _left_out_on_request(composition)
-    chosen = [
-        (patch.slug, patch.guards)
-        for patch in patches
-        if patch.slug in {*included, *requested} and (not only or patch.slug in only)
-    ]
-    if not chosen:
-        raise UsageError("nothing to test: none of the patches asked for is in this composition")
-    label = f"without {', '.join(requested)}" if requested else "composed"
-    return Selection(find_suites(work.root, chosen), label)
-
-
-def _left_out_on_request(composition: Composition) -> list[str]:
-    """The patches that --without named, and by name those that require one of them; in series order."""
-    found: list[str] = []
-    for out in composition.left_out:
-        named = out.reason is Reason.ON_REQUEST
-        if named or (out.reason is Reason.REQUIRED_LEFT_OUT and not set(found).isdisjoint(out.twins)):
-            found.append(out.name)
-    return found
-
-
 def selected(work: Workplace, composition: Composition, only: Sequence[str]) -> list[str]:
     """What `test --dry-run` prints: each suite, and the trees that it would run on."""
     selection = select(work, composition, only)
     return [
-        f"{suite.slug}: {', '.join(suite.paths)}, on "
-        + (BASE if suite.slug == BED_SUITE else f"{BASE} and {selection.label}")
+        f"{suite.slug}: {', '.join(suite.paths)}, on {selection.grounds[suite.slug].label}"
+        + ("" if suite.slug == BED_SUITE else f" and {selection.label}")
         for suite in selection.suites
     ]
 
@@ -86,9 +45,9 @@ def run_guards(
     """Run the guards; the report says for each what it did on either tree."""
     selection = select(work, composition, only)
     bed = open_bed(work, composition.base)
-    composed = lay_tree(work, composition.tree, bed)
-    base = lay_tree(work, composition.base.tree, bed)
-    _forget_old_trees(work.cache / "trees", keep={composed.folder, base.folder})
+    composed = Subject(selection.label, True, composition.tree, lay_tree(work, composition.tree, bed))
+    grounds = _lay_grounds(work, selection, bed)
+    _forget_old_trees(work.cache / "trees", keep={subject.tree.folder for subject in (composed, *grounds.values())})
     keeping = Keeping(
         folder=work.cache / "answers",
         bed_key=bed.key,
@@ -97,12 +56,7 @@ def run_guards(
         rerun=Rerun(rerun),
         today=now_utc().date(),
     )
-    steps = decide_steps(
-        Subject(selection.label, composition.tree, composed),
-        Subject(BASE, composition.base.tree, base),
-        selection.suites,
-        keeping,
-    )
+    steps = decide_steps(composed, grounds, selection.suites, keeping)
     report = run_lane(
         "cpu",
         steps,
@@ -117,8 +71,9 @@ def run_guards(
 
 
 def verdicts_on(work: Workplace, composition: Composition, report: GuardReport) -> Verdicts:
-    """What ``report`` says of ``composition`` for each channel of deploy.yaml; pure."""
-    return judge({name: channel.needs for name, channel in work.config.channels.items()}, composition, report)
+    """What ``report`` says of ``composition`` for each channel of deploy.yaml."""
+    needs = {name: channel.needs for name, channel in work.config.channels.items()}
+    return judge(needs, composition, grounds_of(work.store(), composition), report)
 
 
 def gate(work: Workplace, run: Run, composition: Composition, report: GuardReport) -> Verdicts:
@@ -144,6 +99,16 @@ def open_bed(work: Workplace, base: Base) -> Bed:
         known = ", ".join(sorted(path.name for path in locks.parent.glob("*"))) or "none"
         raise LaneUnavailable(f"no test bed for {base.version}: tests/support/locks has {known}; add its locks")
     return prepare_bed(locks, work.cache, progress=work.progress)
+
+
+def _lay_grounds(work: Workplace, selection: Selection, bed: Bed) -> dict[str, Subject]:
+    """The ground of each suite, laid once for all that stand on it."""
+    laid: dict[Ground, Subject] = {}
+    for suite in selection.suites:
+        ground = selection.grounds[suite.slug]
+        if ground not in laid:
+            laid[ground] = Subject(ground.label, False, ground.tree, lay_tree(work, ground.tree, bed))
+    return {suite.slug: laid[selection.grounds[suite.slug]] for suite in selection.suites}
 
 
 def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:

@@ -117,7 +117,8 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
     writes = "def test_writes(): open(os.environ['PATCHSTACK_TREE'] + '/python/new', 'w').close()\n"
     root, tree = fake_bed(tmp_path, writes)
     suites = [Suite(BED_SUITE, ("tests/regression/bed",), "b"), Suite("x", ("tests/regression/x",), "d")]
-    composed, base = (Subject(label, Sha(digit * 40), tree) for label, digit in (("composed", "a"), ("base", "b")))
+    composed, base = Subject("composed", True, Sha("a" * 40), tree), Subject("base", False, Sha("b" * 40), tree)
+    grounds = {BED_SUITE: base, "x": base}
     keeping = Keeping(tmp_path / "answers", "bed", "natives", "tool", Rerun.DUE, date(2026, 11, 21))
     new = tree.folder / "python" / "new"
 
@@ -126,7 +127,7 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
         new.unlink(missing_ok=True)
         return changed
 
-    steps = decide_steps(composed, base, suites, keeping)
+    steps = decide_steps(composed, grounds, suites, keeping)
     report = run_lane(
         "cpu", steps, keeping, root=root, logs=tmp_path / "logs", progress=lambda _: None, restore=restore
     )
@@ -137,7 +138,7 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
         ("base", "x"): GuardOutcome.CRASH,
     }
     assert report.proofs[0].standing is Standing.BROKEN
-    assert [step.kept is not None for step in decide_steps(composed, base, suites, keeping)] == [False, True, False]
+    assert [step.kept is not None for step in decide_steps(composed, grounds, suites, keeping)] == [False, True, False]
 
 
 def test_a_path_that_python_cannot_import_from_is_refused(tmp_path: Path) -> None:

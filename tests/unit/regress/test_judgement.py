@@ -16,6 +16,7 @@ from patchstack.model import (
     Kind,
     LeftOut,
     Outcome,
+    Proof,
     Reason,
     Sha,
     Standing,
@@ -24,6 +25,7 @@ from patchstack.model import (
     TreeRun,
 )
 from patchstack.regress.gate import judge
+from patchstack.regress.ground import Ground
 from patchstack.regress.prove import prove
 
 P, F, C, T, M = (
@@ -41,6 +43,7 @@ COMPOSITION = Composition(
     "production", Base("sglang==1.0", "1.0", COMMIT, PLAIN_TREE), COMMIT, TREE, (TOPIC,), (), Fingerprint("f", ())
 )
 """Patch ``x`` on the base."""
+GROUNDS = {"x": Ground(PLAIN_TREE)}
 
 
 def run(label: str, **outcomes: GuardOutcome) -> TreeRun:
@@ -48,11 +51,11 @@ def run(label: str, **outcomes: GuardOutcome) -> TreeRun:
     results = tuple(
         GuardResult(name, "x", name.startswith("control"), said, 0.1, "r") for name, said in outcomes.items()
     )
-    return TreeRun(label, PLAIN_TREE if label == "base" else TREE, results)
+    return TreeRun(label, label != "base", PLAIN_TREE if label == "base" else TREE, results)
 
 
 def standing(composed: TreeRun, base: TreeRun) -> Standing:
-    return prove(["x"], composed, base)[0].standing
+    return prove({"x": "base"}, [composed, base])[0].standing
 
 
 @pytest.mark.parametrize(
@@ -80,12 +83,12 @@ def test_standing(with_it: dict[str, GuardOutcome], without_it: dict[str, GuardO
 
 
 def report_of(composed: TreeRun, base: TreeRun) -> GuardReport:
-    return GuardReport("production", "bed", (composed, base), prove(["x"], composed, base))
+    return GuardReport("production", "bed", (composed, base), prove({"x": "base"}, [composed, base]))
 
 
 def verdicts(composed: TreeRun, base: TreeRun, **channels: list[str]) -> dict[str, Status]:
     report = report_of(composed, base)
-    return {verdict.channel: verdict.status for verdict in judge(channels, COMPOSITION, report).verdicts}
+    return {verdict.channel: verdict.status for verdict in judge(channels, COMPOSITION, GROUNDS, report).verdicts}
 
 
 def test_a_channel_moves_only_when_all_that_it_needs_ran_and_passed() -> None:
@@ -106,7 +109,7 @@ def test_a_redundant_patch_is_reported_and_does_not_stop_the_night() -> None:
 
 def test_what_a_channel_does_not_need_is_listed_as_skipped_by_rule() -> None:
     report = report_of(run("composed", guard=P), run("base", guard=F))
-    nightly, stable = judge({"nightly": ["cpu"], "stable": ["cpu", "2-gpu"]}, COMPOSITION, report).verdicts
+    nightly, stable = judge({"nightly": ["cpu"], "stable": ["cpu", "2-gpu"]}, COMPOSITION, GROUNDS, report).verdicts
     assert nightly.skipped_by_rule == ("2-gpu: nightly does not need it",)
     assert stable.reasons == ("it needs 2-gpu, which did not run",)
 
@@ -114,8 +117,10 @@ def test_what_a_channel_does_not_need_is_listed_as_skipped_by_rule() -> None:
 GREEN = report_of(run("composed", guard=P), run("base", guard=F))
 
 
-def nightly(composition: Composition, report: GuardReport) -> tuple[Status, tuple[str, ...]]:
-    (verdict,) = judge({"nightly": ["cpu"]}, composition, report).verdicts
+def nightly(
+    composition: Composition, report: GuardReport, grounds: dict[str, Ground] = GROUNDS
+) -> tuple[Status, tuple[str, ...]]:
+    (verdict,) = judge({"nightly": ["cpu"]}, composition, grounds, report).verdicts
     return verdict.status, verdict.reasons
 
 
@@ -137,7 +142,8 @@ def test_only_a_pass_is_green(said: GuardOutcome, with_a_pass: bool) -> None:
 def test_a_patch_whose_guards_did_not_run_keeps_the_channel_where_it_is() -> None:
     """Such as `test --suite x` on a composition that holds more."""
     both = replace(COMPOSITION, included=(TOPIC, replace(TOPIC, name="y")))
-    assert nightly(both, GREEN) == (Status.INCOMPLETE, ("patch y: its guards did not run",))
+    grounds = {**GROUNDS, "y": Ground(PLAIN_TREE)}
+    assert nightly(both, GREEN, grounds) == (Status.INCOMPLETE, ("patch y: its guards did not run",))
 
 
 def test_what_lacks_a_patch_on_request_is_not_a_night() -> None:
@@ -158,3 +164,69 @@ def test_a_report_on_another_tree_says_nothing_of_this_one() -> None:
     )
     assert nightly(replace(COMPOSITION, base=replace(COMPOSITION.base, tree=other)), GREEN)[0] is Status.INCOMPLETE
     assert nightly(COMPOSITION, replace(GREEN, runs=GREEN.runs[:1]))[0] is Status.INCOMPLETE
+
+
+STACKED = replace(COMPOSITION, included=(replace(TOPIC, name="z"), replace(TOPIC, requires=("z",))))
+"""Patch ``x`` on patch ``z`` on the base."""
+Z_TREE = Sha("e" * 40)
+STACKED_GROUNDS = {"z": Ground(PLAIN_TREE), "x": Ground(Z_TREE, ("z",))}
+
+
+def on_ground(label: str, tree: Sha, *slugs: str) -> TreeRun:
+    return TreeRun(label, False, tree, tuple(GuardResult(f"guard of {slug}", slug, False, F, 0.1) for slug in slugs))
+
+
+def stacked(*grounds: TreeRun, labels: dict[str, str] | None = None) -> GuardReport:
+    passed = tuple(GuardResult(f"guard of {slug}", slug, False, P, 0.1) for slug in "zx")
+    runs = (TreeRun("composed", True, TREE, passed), *grounds)
+    return GuardReport("cpu", "bed", runs, prove(labels or {"z": "base", "x": "base + z"}, runs))
+
+
+RIGHT = (on_ground("base", PLAIN_TREE, "z"), on_ground("base + z", Z_TREE, "x"))
+
+
+def test_a_patch_is_proven_on_what_it_requires() -> None:
+    report = stacked(*RIGHT)
+    assert [(proof.slug, proof.ground, proof.standing) for proof in report.proofs] == [
+        ("z", "base", Standing.PROVEN),
+        ("x", "base + z", Standing.PROVEN),
+    ]
+    assert nightly(STACKED, report, STACKED_GROUNDS) == (Status.PASS, ())
+
+
+def test_what_a_guard_says_on_another_ground_than_its_own_proves_nothing() -> None:
+    """On the plain base it fails for want of what its patch requires."""
+    everywhere = stacked(on_ground("base", PLAIN_TREE, "z", "x"), TreeRun("base + z", False, Z_TREE, ()))
+    assert everywhere.proofs[1].standing is Standing.UNPROVEN
+
+
+X_ELSEWHERE = (Status.INCOMPLETE, (f"patch x: its guards did not run on base + z (tree {Z_TREE[:12]}), and it alone",))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        stacked(on_ground("base", PLAIN_TREE, "z", "x"), labels={"z": "base", "x": "base"}),
+        stacked(RIGHT[0], on_ground("base + z", PLAIN_TREE, "x")),
+        stacked(RIGHT[0], on_ground("base + q", Z_TREE, "x"), labels={"z": "base", "x": "base + q"}),
+        stacked(*RIGHT, on_ground("base + q", Z_TREE, "x")),
+        stacked(on_ground("base", PLAIN_TREE, "z", "x"), RIGHT[1]),
+        replace(stacked(*RIGHT), proofs=(stacked(*RIGHT).proofs[0], Proof("x", "base", Standing.PROVEN, "d"))),
+    ],
+    ids=["on the base", "another tree", "another label", "a second label", "on two grounds", "another proof"],
+)
+def test_a_report_on_another_ground_leaves_the_patch_open(report: GuardReport) -> None:
+    status, reasons = nightly(STACKED, report, STACKED_GROUNDS)
+    assert (status, reasons) == X_ELSEWHERE
+
+
+def test_the_bed_s_own_guards_run_on_the_plain_base_alone() -> None:
+    bed = GuardResult("bed", "bed", True, P, 0.1)
+    base, on_z = RIGHT
+    beside = f"the bed's own guards did not run on the base tree {PLAIN_TREE[:12]}, and it alone"
+    right = stacked(replace(base, results=(bed, *base.results)), on_z)
+    assert nightly(STACKED, right, STACKED_GROUNDS) == (Status.PASS, ())
+    wrong = stacked(base, replace(on_z, results=(bed, *on_z.results)))
+    assert nightly(STACKED, wrong, STACKED_GROUNDS) == (Status.INCOMPLETE, (beside,))
+    red = stacked(replace(base, results=(replace(bed, outcome=F), *base.results)), on_z)
+    assert nightly(STACKED, red, STACKED_GROUNDS)[0] is Status.FAIL

@@ -89,24 +89,24 @@ def test_every_wrong_guard_path_is_named(tmp_path: Path) -> None:
 
 
 def test_within_a_week_every_kept_answer_is_made_again_once(tmp_path: Path) -> None:
-    python = Path("python")
-    composed, base = (
-        Subject(label, Sha(letter * 40), Tree(tmp_path, python, tmp_path))
-        for label, letter in (("composed", "a"), ("base", "b"))
-    )
+    tree = Tree(tmp_path, Path("python"), tmp_path)
+    composed, base = Subject("composed", True, Sha("a" * 40), tree), Subject("base", False, Sha("b" * 40), tree)
+    stacked = Subject("base + 1", False, Sha("c" * 40), tree)
     suites = [replace(SUITE, slug=slug) for slug in (BED_SUITE, *map(str, range(20)))]
+    grounds = {suite.slug: stacked if suite.slug in {"7", "11"} else base for suite in suites}
 
     def keeping(rerun: Rerun, today: date) -> Keeping:
         return Keeping(tmp_path / "answers", "bed", "natives", "tool", rerun, today)
 
     def running(rerun: Rerun, today: date) -> list[tuple[str, str]]:
-        steps = decide_steps(composed, base, suites, keeping(rerun, today))
+        steps = decide_steps(composed, grounds, suites, keeping(rerun, today))
         return [(step.subject.label, step.suite.slug) for step in steps if step.kept is None]
 
     on_composed = [("composed", str(number)) for number in range(20)]
-    on_base = [("base", suite.slug) for suite in suites]
+    on_base = [("base", suite.slug) for suite in suites if grounds[suite.slug] is base]
+    on_base += [("base + 1", "7"), ("base + 1", "11")]
     assert running(Rerun.DUE, TODAY) == [*on_composed, *on_base]
-    for step in decide_steps(composed, base, suites, keeping(Rerun.NONE, TODAY)):
+    for step in decide_steps(composed, grounds, suites, keeping(Rerun.NONE, TODAY)):
         keep(tmp_path / "answers", step.key, TODAY, results(GuardOutcome.PASS))
     assert running(Rerun.DUE, TODAY) == running(Rerun.NONE, TODAY) == on_composed
     assert running(Rerun.ALL, TODAY) == [*on_composed, *on_base]

@@ -88,27 +88,29 @@ TESTS = GuardReport(
     "production",
     "cpu-3f2a",
     (
-        TreeRun("composed", sha("e"), (GUARD, CONTROL)),
+        TreeRun("composed", True, sha("e"), (GUARD, CONTROL)),
         TreeRun(
-            "base",
-            sha("c"),
+            "base + ib-device-map",
+            False,
+            sha("9"),
             (replace(GUARD, outcome=GuardOutcome.FAIL, reason="AssertionError: frames were mixed"), CONTROL),
             kept=True,
         ),
     ),
-    (Proof("zmq-locked-sends", Standing.PROVEN, "1 guards fail without it and pass with it"),),
+    (Proof("zmq-locked-sends", "base + ib-device-map", Standing.PROVEN, "1 guards fail without it and pass with it"),),
 )
 RED_TESTS = replace(
     TESTS,
     runs=(
         TreeRun(
             "composed",
+            True,
             sha("e"),
             (replace(GUARD, outcome=GuardOutcome.FAIL, reason="AssertionError: frames were mixed"), CONTROL),
         ),
         TESTS.runs[1],
     ),
-    proofs=(Proof("zmq-locked-sends", Standing.BROKEN, f"not green with it: {GUARD.test}"),),
+    proofs=(Proof("zmq-locked-sends", "base + ib-device-map", Standing.BROKEN, f"not green with it: {GUARD.test}"),),
 )
 
 PREVIOUS = LedgerLine(

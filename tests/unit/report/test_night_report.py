@@ -72,7 +72,7 @@ def _long_night() -> NightReport:
         composition=replace(fixed_night.COMPOSITION, included=topics, left_out=left_out),
         tests=replace(
             fixed_night.TESTS,
-            runs=(TreeRun("composed", fixed_night.sha("e"), results),),
+            runs=(TreeRun("composed", True, fixed_night.sha("e"), results),),
             proofs=tuple(replace(fixed_night.TESTS.proofs[0], slug=f"p{number}") for number in range(40)),
         ),
         range_diffs=tuple(RangeDiff(f"#{number}", "changed", "line\n" * 100) for number in range(100, 140)),

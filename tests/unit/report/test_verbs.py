@@ -58,16 +58,28 @@ def test_guards_show_both_trees() -> None:
         "Guards, lane production",
         "",
         "Proofs",
-        "  Patch             Standing  Why",
-        "  zmq-locked-sends  proven    1 guards fail without it and pass with it",
+        "  Patch             Standing  Compared with         Why",
+        "  zmq-locked-sends  proven    base + ib-device-map  1 guards fail without it and pass with it",
         "",
         "Guards",
         "  Test bed cpu-3f2a.",
         "  On composed (tree eeeeeeeeeeee): 2 pass in 1.8 s.",
-        "  On base (tree cccccccccccc): 1 fail, 1 pass in 1.8 s; kept from an earlier run with equal inputs.",
-        "  Test                                                             Kind     composed  base",
-        "  tests/regression/zmq_locked_sends/test_zmq.py::test_two_threads  guard    pass      fail",
-        "  tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread   control  pass      pass",
+        (
+            "  On base + ib-device-map (tree 999999999999): 1 fail, 1 pass in 1.8 s; "
+            "kept from an earlier run with equal inputs."
+        ),
+        (
+            "  Test                                                             Kind     composed  without it  "
+            "compared with"
+        ),
+        (
+            "  tests/regression/zmq_locked_sends/test_zmq.py::test_two_threads  guard    pass      fail        "
+            "base + ib-device-map"
+        ),
+        (
+            "  tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread   control  pass      pass        "
+            "base + ib-device-map"
+        ),
         "",
         "Channels",
         "  - nightly PASS (skipped by rule: image: nightly does not need it)",
@@ -80,9 +92,9 @@ def test_a_control_that_is_red_on_the_base_is_told() -> None:
     report = replace(night.TESTS, runs=(night.TESTS.runs[0], replace(night.TESTS.runs[1], results=(bad,))))
 
     assert (
-        "  - tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread on base: crash: ImportError: no torch"
-        in (_lines(render_guards(report, Verdicts(()))))
-    )
+        "  - tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread on base + ib-device-map: "
+        "crash: ImportError: no torch"
+    ) in _lines(render_guards(report, Verdicts(())))
 
 
 def test_promotion() -> None:

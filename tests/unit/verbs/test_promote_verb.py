@@ -122,13 +122,13 @@ class Desk:
 
 def report_on(composition: Composition, said: GuardOutcome = GuardOutcome.PASS) -> GuardReport:
     def ran(label: str, tree: Sha, outcome: GuardOutcome) -> TreeRun:
-        return TreeRun(label, tree, (GuardResult("test", "fix", False, outcome, 1.0),))
+        return TreeRun(label, label != "base", tree, (GuardResult("test", "fix", False, outcome, 1.0),))
 
     runs = (
         ran("composed", composition.tree, said),
         ran("base", composition.base.tree, GuardOutcome.FAIL),
     )
-    return GuardReport("cpu", "bed", runs, (Proof("fix", Standing.PROVEN, "d"),))
+    return GuardReport("cpu", "bed", runs, (Proof("fix", "base", Standing.PROVEN, "d"),))
 
 
 @pytest.fixture

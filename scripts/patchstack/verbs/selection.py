@@ -1,0 +1,119 @@
+"""Which suites a test runs, and on which trees: the composed one, and each patch's ground."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from patchstack.errors import UsageError
+from patchstack.git import Repository
+from patchstack.model import Composition, Kind, Reason, Topic
+from patchstack.patches.header import Patch
+from patchstack.patches.series import read_series
+from patchstack.patches.site import stands_on
+from patchstack.patches.topics import releases_to_compare
+from patchstack.regress.ground import Ground
+from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.verbs.author import read_releases
+from patchstack.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which suites run, and where."""
+
+    suites: tuple[Suite, ...]
+    label: str
+    """The composed tree's."""
+    grounds: Mapping[str, Ground]
+    """By suite: where its guards must fail. The bed's own controls look at the plain base."""
+
+
+def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Selection:
+    """The suites of every patch that belongs on this base, or of those that ``only`` names; the bed's own always.
+
+    A patch that was left out on request keeps its guards: they must fail, and the report must show it.
+    """
+    patches = read_series(work.patches_folder)
+    included = {topic.name for topic in composition.included}
+    requested = _left_out_on_request(composition)
+    here = [patch.slug for patch in patches if patch.slug in {*included, *requested}]
+    chosen = _named(only, [patch.slug for patch in patches], here) if only else here
+    if not chosen:
+        raise UsageError("nothing to test: this composition has no patch")
+    suites = find_suites(work.root, [(patch.slug, patch.guards) for patch in patches if patch.slug in chosen])
+    grounds = {
+        BED_SUITE: Ground(composition.base.tree),
+        **grounds_of(work.store(), composition),
+        **_grounds_of_left_out(work, composition, patches, requested),
+    }
+    return Selection(suites, f"without {', '.join(requested)}" if requested else "composed", grounds)
+
+
+def grounds_of(store: Repository, composition: Composition) -> dict[str, Ground]:
+    """The ground of every patch of the composition: what its topic stands on, as it was merged."""
+    patches = [topic for topic in composition.included if topic.kind is Kind.PATCH]
+    return {topic.name: _ground_of(store, composition, topic, patches) for topic in patches}
+
+
+def _ground_of(store: Repository, composition: Composition, topic: Topic, patches: Sequence[Topic]) -> Ground:
+    (below,) = store.parents(topic.commit)
+    commits = set(store.commits(below, f"^{composition.base.commit}"))
+    return Ground(store.tree_of(below), tuple(other.name for other in patches if other.commit in commits))
+
+
+def _grounds_of_left_out(
+    work: Workplace, composition: Composition, patches: tuple[Patch, ...], slugs: Sequence[str]
+) -> dict[str, Ground]:
+    """What these would stand on if they, and all that they require, had not been left out."""
+    if not slugs:
+        return {}
+    store, base = work.store(), composition.base
+    releases = read_releases(work, store, releases_to_compare(patches, base.version))
+    found = {}
+    for patch in patches:
+        if patch.slug in slugs:
+            commit, names = stands_on(store, base, patches, patch, releases=releases)
+            found[patch.slug] = Ground(store.tree_of(commit), names)
+    return found
+
+
+def _left_out_on_request(composition: Composition) -> list[str]:
+    """The patches that --without named, and by name those that require one of them; in series order."""
+    found: list[str] = []
+    for out in composition.left_out:
+        named = out.reason is Reason.ON_REQUEST
+        if named or (out.reason is Reason.REQUIRED_LEFT_OUT and not set(found).isdisjoint(out.twins)):
+            found.append(out.name)
+    return found
+
+
+def _named(only: Sequence[str], series: Sequence[str], here: Sequence[str]) -> list[str]:
+    """Those of ``here`` that ``only`` names, by slug or by group.
+
+    `UsageError` for a name that means no patch of the series, or none of this composition.
+    """
+    unknown = [name for name in only if not _members(name, series)]
+    if unknown:
+        groups = f"; groups: {', '.join(found)}" if (found := groups_of(series)) else ""
+        raise UsageError(
+            f"no patch or group is called {', '.join(map(repr, unknown))}; the series has: {', '.join(series)}{groups}"
+        )
+    absent = [name for name in only if not _members(name, here)]
+    if absent:
+        held = ", ".join(here) or "no patch"
+        raise UsageError(f"nothing to test for {', '.join(absent)}: not in this composition, which has: {held}")
+    wanted = {slug for name in only for slug in _members(name, here)}
+    return [slug for slug in here if slug in wanted]
+
+
+def _members(name: str, slugs: Sequence[str]) -> list[str]:
+    """The patch of that name, and those whose slug goes on after it with a dash: `pd` means `pd-...`."""
+    return [slug for slug in slugs if slug == name or (name and slug.startswith(f"{name}-"))]
+
+
+def groups_of(slugs: Sequence[str]) -> list[str]:
+    """Every name that means several of ``slugs``, sorted."""
+    words = [slug.split("-") for slug in slugs]
+    beginnings = {"-".join(parts[:length]) for parts in words for length in range(1, len(parts))}
+    return sorted(name for name in beginnings if len(_members(name, slugs)) > 1)
