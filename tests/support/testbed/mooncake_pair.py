@@ -48,7 +48,15 @@ class SideHandle:
         The function is one of a module's top level. An AssertionError of its own is raised here again;
         anything else that it raises becomes `ChildFailed`.
         """
+        self.begin(function, *args)
+        return self.finish(limit_s)
+
+    def begin(self, function: Callable[..., Any], *args: object) -> None:
+        """The first half of `call`, for functions that several sides must run at once."""
         self.child.send(Task.of(function, args))
+
+    def finish(self, limit_s: float = CALL_LIMIT_S) -> Any:
+        """The second half of `call`."""
         kind, payload = self.child.receive(limit_s)
         if kind == "raised":
             raised: Raised = payload
@@ -176,8 +184,11 @@ def _ready(side: Child, limit_s: float) -> SideHandle:
 
 
 def _serve(link: Link, role: str, shape: PairShape, port: int, rendezvous: Path) -> None:
+    serve(link, Side(role, shape, port, rendezvous))
+
+
+def serve(link: Link, side: Side) -> None:
     """The main thread of a side: one call of the test after the other."""
-    side = Side(role, shape, port, rendezvous)
     link.send("ready")
     while True:
         task: Task = link.receive(limit_s=None)

@@ -7,6 +7,7 @@ pages instead of a model. `Side` is what functions get that a test runs by `Side
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from testbed.messages import MessageLog
 from testbed.transfers import WatchedEngine
 
 LOOPBACK = "127.0.0.1"
@@ -54,34 +56,51 @@ class Area:
 class Side:
     """A manager, its memory and its rooms. ``role`` is ``prefill`` or ``decode``.
 
-    ``rendezvous`` is a file that is not there yet: the side's process group, of itself alone, meets in it.
+    ``rendezvous`` is a file that is not there yet: the ``ranks`` processes of this side meet in it as tensor
+    parallel ranks, with the heads of ``shape`` shared out between them.
     """
 
-    def __init__(self, role: str, shape: PairShape, bootstrap_port: int, rendezvous: Path) -> None:
+    def __init__(
+        self, role: str, shape: PairShape, bootstrap_port: int, rendezvous: Path, rank: int = 0, ranks: int = 1
+    ) -> None:
         from sglang.srt.disaggregation.base.conn import KVPoll
-        from sglang.srt.disaggregation.utils import DisaggregationMode, KVClassType, TransferBackend, get_kv_class
+        from sglang.srt.disaggregation.utils import KVClassType, TransferBackend, get_kv_class
 
         self.role = role
-        self.shape = shape
+        self.rank = rank
+        self.ranks = ranks
+        self.shape = dataclasses.replace(shape, heads=shape.heads // ranks)
         self.bootstrap_address = f"{LOOPBACK}:{bootstrap_port}"
         self.names = {value: name for name, value in vars(KVPoll).items() if not name.startswith("_")}
         """``KVPoll`` values by name: Failed, Bootstrapping, WaitingForInput, Transferring, Success."""
         self.rooms: dict[int, Any] = {}
         """The sender or receiver of each room that was opened here."""
-        server_args = _server_args(role, shape, bootstrap_port)
-        _start_parallel_state(server_args, rendezvous)
+        server_args = _server_args(role, shape, bootstrap_port, ranks)
+        _start_parallel_state(server_args, rendezvous, rank)
+        self.messages = MessageLog()
+        self.messages.install()
         self.engine = _start_engine()
-        self.pool, self.request_pool = _pools(shape)
-        self.metadata = _metadata(shape)
-        args = _kv_args(self.pool, self.request_pool, self.metadata)
-        self.areas = _areas(args)
         self.watched = WatchedEngine(self.engine.engine, self.kind_of)
         self.engine.engine = self.watched
         self._kv_class: Callable[[str], Any] = lambda name: get_kv_class(TransferBackend.MOONCAKE, KVClassType[name])
-        if role == "prefill":
+        if role == "prefill" and rank == 0:
             self.bootstrap_server = self._kv_class("BOOTSTRAP_SERVER")(LOOPBACK, bootstrap_port)
             _wait_until_listening(bootstrap_port)
-        self.manager = self._kv_class("MANAGER")(args, DisaggregationMode(role), server_args, False)
+        if ranks > 1:
+            import torch
+
+            torch.distributed.barrier()  # the other ranks register with the server of the first
+        self.areas: dict[str, list[Area]] = {}
+        self.manager = self._make_manager(server_args)
+        self.areas = _areas(self.manager.kv_args)
+
+    def _make_manager(self, server_args: Any) -> Any:
+        from sglang.srt.disaggregation.utils import DisaggregationMode
+
+        self.pool, self.request_pool = _pools(self.shape)
+        self.metadata = _metadata(self.shape)
+        args = _kv_args(self.pool, self.request_pool, self.metadata, self.rank, self.ranks)
+        return self._kv_class("MANAGER")(args, DisaggregationMode(self.role), server_args, False)
 
     # Memory
 
@@ -108,6 +127,11 @@ class Side:
                 return kind
         return "other"
 
+    def write_metadata(self, slot: int, room: int, token: int) -> None:
+        """Prefill: what the model leaves for decode in a metadata slot, the first token and whose it is."""
+        self.metadata.bootstrap_room[slot, 0] = room
+        self.metadata.output_ids[slot, 0] = token
+
     # Rooms
 
     def open_sender(self, room: int, pages: int, aux_slot: int) -> None:
@@ -116,7 +140,7 @@ class Side:
             mgr=self.manager,
             bootstrap_addr=self.bootstrap_address,
             bootstrap_room=room,
-            dest_tp_ranks=[0],
+            dest_tp_ranks=[self.rank],
             pp_rank=0,
         )
         sender.init(pages, aux_slot)
@@ -132,14 +156,18 @@ class Side:
         """Decode: make the receiver of a room and tell prefill where its pages go."""
         if not self.manager.try_ensure_parallel_info(self.bootstrap_address):
             raise ConnectionError(f"the bootstrap server at {self.bootstrap_address} does not answer")
-        receiver = self._kv_class("RECEIVER")(
-            mgr=self.manager, bootstrap_addr=self.bootstrap_address, bootstrap_room=room
-        )
+        receiver = self.construct_receiver(room)
         receiver.init(0)
         receiver.send_metadata(
             np.array(pages, dtype=np.int32), aux_slot, None if state_items is None else [list(state_items)]
         )
-        self.rooms[room] = receiver
+
+    def construct_receiver(self, room: int) -> Any:
+        """Decode: make the receiver of a room, no more: it has asked for nothing yet."""
+        self.rooms[room] = self._kv_class("RECEIVER")(
+            mgr=self.manager, bootstrap_addr=self.bootstrap_address, bootstrap_room=room
+        )
+        return self.rooms[room]
 
     def poll(self, room: int) -> str:
         """What the sender or receiver says of its room, by name."""
@@ -169,31 +197,35 @@ def wait_until(look: Callable[[], Any], enough: Callable[[Any], bool], limit_s: 
     return look()
 
 
-def _server_args(role: str, shape: PairShape, bootstrap_port: int) -> Any:
+def _server_args(role: str, shape: PairShape, bootstrap_port: int, ranks: int) -> Any:
     from sglang.srt.server_args import ServerArgs
 
     return ServerArgs(
         model_path="dummy",  # SGLang's own name for "there is no model": nothing is looked up
         device="cpu",
         host=LOOPBACK,
+        tp_size=ranks,
         page_size=shape.page_size,
         disaggregation_mode=role,
         disaggregation_bootstrap_port=bootstrap_port,
     )
 
 
-def _start_parallel_state(server_args: Any, rendezvous: Path) -> None:
-    """One rank of one: the managers ask SGLang's parallel state for their rank and size."""
+def _start_parallel_state(server_args: Any, rendezvous: Path, rank: int) -> None:
+    """The managers ask SGLang's parallel state for their rank and size."""
     import torch
     from sglang.srt.distributed import init_distributed_environment, initialize_model_parallel
+    from sglang.srt.distributed.parallel_state import set_custom_all_reduce
     from sglang.srt.layers.dp_attention import initialize_dp_attention
     from sglang.srt.server_args import set_global_server_args_for_scheduler
 
     set_global_server_args_for_scheduler(server_args)
+    ranks = server_args.tp_size
+    set_custom_all_reduce(False)  # needs CUDA
     init_distributed_environment(
-        backend="gloo", world_size=1, rank=0, local_rank=0, distributed_init_method=f"file://{rendezvous}"
+        backend="gloo", world_size=ranks, rank=rank, local_rank=rank, distributed_init_method=f"file://{rendezvous}"
     )
-    initialize_model_parallel(tensor_model_parallel_size=1, backend="gloo")
+    initialize_model_parallel(tensor_model_parallel_size=ranks, backend="gloo")
     initialize_dp_attention(server_args, SimpleNamespace(hidden_size=16, dtype=torch.float32))
 
 
@@ -253,19 +285,21 @@ def _metadata(shape: PairShape) -> Any:
     return MetadataBuffers(shape.aux_slots, hidden_size=16, hidden_states_dtype=torch.float32)
 
 
-def _kv_args(pool: Any, request_pool: Any, metadata: Any) -> Any:
+def _kv_args(pool: Any, request_pool: Any, metadata: Any, rank: int, ranks: int) -> Any:
     from sglang.srt.disaggregation.base.conn import KVArgs
     from sglang.srt.disaggregation.utils import setup_state_kv_args
 
     args = KVArgs()
-    args.engine_rank = args.pp_rank = args.gpu_id = 0
+    args.engine_rank = rank
+    args.pp_rank = args.gpu_id = 0
     args.system_dp_rank = None
     args.ib_device = None
     args.prefill_start_layer = 0
     args.prefill_end_layer = None
     args.mla_compression_ratios = None
     args.page_size = pool.page_size
-    args.kv_head_num = args.total_kv_head_num = pool.head_num
+    args.kv_head_num = pool.head_num
+    args.total_kv_head_num = pool.head_num * ranks
     args.kv_data_ptrs, args.kv_data_lens, args.kv_item_lens = pool.get_contiguous_buf_infos()
     args.aux_data_ptrs, args.aux_data_lens, args.aux_item_lens = metadata.get_buf_infos()
     setup_state_kv_args(args, pool, req_to_token_pool=request_pool)

@@ -1,0 +1,279 @@
+"""A decode server's scheduler without its model: SGLang's own queues, pools, allocator and cache.
+
+`DecodeSide` is a side of `testbed.mooncake_pair` whose pages, request slots and metadata slots are handed out
+and taken back as in a server: by `Scheduler.process_decode_queue`, which a test runs step by step. What the
+scheduler would send to a client is kept in ``answers`` instead. The only parts that are not there are those
+that need a model: forward passes, sampling and grammars.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from testbed.mooncake_side import LOOPBACK, POLL_S, PairShape, Side, wait_until
+
+TOKEN = 7
+"""Every prompt is made of this token, but for its first: no prompt is another one's prefix."""
+
+ENDED = ("Ready", "Aborted")
+
+
+@dataclass(frozen=True)
+class DecodeShape(PairShape):
+    """A pair whose decode side has a scheduler. ``aux_slots`` is prefill's; decode's follow from ``running``."""
+
+    running: int = 1
+    """``--max-running-requests``: decode has twice as many metadata slots."""
+    preallocated: int = 3
+    """How many more requests may have their pages before they run."""
+    reserved_tokens: int = 4
+    """``--num-reserved-decode-tokens``"""
+    radix: bool = False
+    """``--disaggregation-decode-enable-radix-cache``"""
+    prefill_ranks: int = 1
+    decode_ranks: int = 1
+
+
+@dataclass(frozen=True)
+class Books:
+    """What a decode scheduler has to give away, and whether it is idle."""
+
+    tokens: int
+    request_slots: int
+    metadata_slots: int
+    idle: bool
+
+
+class DecodeSide(Side):
+    """A decode rank with its scheduler."""
+
+    shape: DecodeShape
+
+    def _make_manager(self, server_args: Any) -> Any:
+        from sglang.srt.disaggregation.decode import DecodeReqToTokenPool
+        from sglang.srt.distributed import parallel_state
+        from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+        from sglang.srt.managers.scheduler import Scheduler
+        from sglang.srt.mem_cache.allocator import PagedTokenToKVPoolAllocator
+        from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
+        from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+        import torch
+
+        torch.cuda.synchronize = lambda _device=None: None  # nothing runs behind the caller's back on a CPU
+        self._request_class = Req
+        shape = self.shape
+        tokens = shape.pages * shape.page_size
+        self.pool = MHATokenToKVPool(
+            size=tokens,
+            page_size=shape.page_size,
+            dtype=torch.float32,
+            head_num=shape.heads,
+            head_dim=shape.head_dim,
+            layer_num=shape.layers,
+            device="cpu",
+            enable_memory_saver=False,
+        )
+        server_args.disaggregation_decode_enable_radix_cache = shape.radix
+        server_args.num_reserved_decode_tokens = shape.reserved_tokens
+        self.answers: dict[str, str] = {}
+        """What clients were told of aborted requests, by request id."""
+        self.requests: dict[str, Any] = {}
+        answers = self.answers
+
+        class SchedulerWithoutModel(Scheduler):
+            def __init__(self) -> None:
+                """Its parts are made below: SGLang's own constructor loads a model first."""
+
+            def stream_output(self, reqs: list[Any], return_logprob: bool, skip_req: Any = None) -> None:
+                for req in reqs:
+                    answers[req.rid] = str(req.finished_reason.message)
+
+        self.scheduler = scheduler = SchedulerWithoutModel()
+        allocator = PagedTokenToKVPoolAllocator(
+            tokens, shape.page_size, torch.float32, "cpu", self.pool, need_sort=False
+        )
+        requests = DecodeReqToTokenPool(
+            size=shape.running,
+            max_context_len=tokens,
+            device="cpu",
+            enable_memory_saver=False,
+            pre_alloc_size=shape.preallocated,
+        )
+        tp_group = parallel_state.get_tp_group().cpu_group
+        values = {
+            "server_args": server_args,
+            "req_to_token_pool": requests,
+            "token_to_kv_pool_allocator": allocator,
+            "tree_cache": _tree_cache(shape, requests, allocator),
+            "model_config": SimpleNamespace(num_hidden_layers=shape.layers),
+            "tp_worker": SimpleNamespace(is_hybrid_swa=False),
+            "draft_worker": None,
+            "spec_algorithm": SpeculativeAlgorithm.NONE,
+            "attn_tp_cpu_group": tp_group,
+            "tp_rank": self.rank,
+            "tp_size": self.ranks,
+            "dp_rank": None,
+            "pp_rank": 0,
+            "pp_size": 1,
+            "gpu_id": 0,
+            "max_total_num_tokens": tokens,
+            "enable_hisparse": False,
+            "enable_metrics": False,
+            "enable_overlap": False,
+            "enable_priority_scheduling": False,
+            "enable_hierarchical_cache": False,
+            "enable_hicache_storage": False,
+            "decode_offload_manager": None,
+            "running_batch": ScheduleBatch(reqs=[], batch_is_full=False),
+            "cur_batch": None,
+            "last_batch": None,
+            "chunked_req": None,
+            "waiting_queue": [],
+            "grammar_manager": SimpleNamespace(grammar_queue=[], abort_requests=lambda _recv_req: None),
+            "dllm_manager": SimpleNamespace(any_staging_reqs=lambda: False),
+            "send_to_tokenizer": SimpleNamespace(send_output=lambda output, _req: answers.update({output.rid: "abort"})),
+        }
+        for name, value in values.items():
+            setattr(scheduler, name, value)
+        scheduler.init_disaggregation()
+        self.metadata = scheduler.disagg_metadata_buffers
+        self._prealloc = scheduler.disagg_decode_prealloc_queue
+        self._transfer = scheduler.disagg_decode_transfer_queue
+        return self._prealloc.kv_manager
+
+    # Requests
+
+    def _request(self, rid: str, room: int, tokens: int) -> Any:
+        from sglang.srt.sampling.sampling_params import SamplingParams
+
+        host, port = self.bootstrap_address.rsplit(":", 1)
+        params = SamplingParams(max_new_tokens=1)
+        params.normalize(None)
+        req = self._request_class(
+            rid,
+            "",
+            [room] + [TOKEN] * (tokens - 1),
+            params,
+            bootstrap_host=host,
+            bootstrap_port=int(port),
+            bootstrap_room=room,
+            vocab_size=1000,
+        )
+        self.requests[rid] = req
+        return req
+
+    def submit(self, rid: str, room: int, pages: int) -> None:
+        """A request with a prompt of that many pages comes in."""
+        self._prealloc.add(self._request(rid, room, pages * self.shape.page_size))
+        self.rooms[room] = self._prealloc.queue[-1].kv_receiver
+
+    def submit_retracted(self, rid: str, room: int, pages: int, byte: int) -> None:
+        """A request that ran here before, all of its KV made of one byte, and was retracted.
+
+        As `ScheduleBatch.release_req` does it: its KV waits in host memory for pages to come back to.
+        """
+        from sglang.srt.mem_cache.common import release_kv_cache
+
+        req = self._request(rid, room, pages * self.shape.page_size)
+        req.output_ids = [TOKEN]
+        self._prealloc._pre_alloc(req)
+        self.fill("kv", self.pages_of(rid), byte)
+        req.offload_kv_cache(self._prealloc.req_to_token_pool, self._prealloc.token_to_kv_pool_allocator)
+        release_kv_cache(req, self.scheduler.tree_cache, is_insert=False)
+        req.reset_for_retract()
+        self._prealloc.add(req, is_retracted=True)
+
+    def abort_request(self, rid: str) -> None:
+        """What an AbortReq does: the client went away, or it called /abort_request."""
+        from sglang.srt.managers.io_struct import AbortReq
+
+        self.scheduler.abort_request(AbortReq(rid=rid))
+
+    def state(self, rid: str) -> str:
+        """``Queued`` for pages, ``Transferring``, ``Retracted``, ``Ready`` to run, or ``Aborted``."""
+        if rid in self.answers:
+            return "Aborted"
+        places = {
+            "Queued": [entry.req for entry in self._prealloc.queue],
+            "Transferring": [entry.req for entry in self._transfer.queue],
+            "Retracted": self._prealloc.retracted_queue,
+            "Ready": self.scheduler.waiting_queue,
+        }
+        return next(name for name, reqs in places.items() if any(req.rid == rid for req in reqs))
+
+    def pages_of(self, rid: str) -> list[int]:
+        """The pages that the allocator gave to a request, in the order of its prompt."""
+        req, size = self.requests[rid], self.shape.page_size
+        row = self._prealloc.req_to_token_pool.req_to_token[req.req_pool_idx]
+        return [int(token) // size for token in row[: len(req.origin_input_ids) : size]]
+
+    # Steps
+
+    def step(self, times: int = 1) -> None:
+        """What the event loop does before each batch."""
+        for _ in range(times):
+            self.scheduler.process_decode_queue()
+
+    def step_until(self, rid: str, states: Sequence[str], limit_s: float) -> str:
+        """Step until a request is in one of ``states`` on all ranks; the state it was in last."""
+
+        def look() -> tuple[str, bool]:
+            self.step()
+            state = self.state(rid)
+            return state, self._everywhere(state in states)
+
+        return str(wait_until(look, lambda seen: seen[1], limit_s)[0])
+
+    def step_until_idle(self, limit_s: float) -> bool:
+        """Step until every rank is idle; whether that was in time."""
+
+        def look() -> bool:
+            self.step()
+            return self._everywhere(self.scheduler.is_fully_idle())
+
+        return bool(wait_until(look, bool, limit_s))
+
+    def _everywhere(self, here: bool) -> bool:
+        import torch
+
+        if self.ranks == 1:
+            return here
+        flag = torch.tensor([int(here)])
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+        return bool(flag)
+
+    def books(self) -> Books:
+        """What is free. Raises AssertionError if something was given back twice."""
+        allocator = self._prealloc.token_to_kv_pool_allocator
+        free = {
+            "page": allocator.free_pages.tolist() + allocator.release_pages.tolist(),
+            "request slot": self._prealloc.req_to_token_pool.free_slots,
+            "metadata slot": self._prealloc.req_to_metadata_buffer_idx_allocator.free_slots,
+        }
+        for what, items in free.items():
+            assert len(set(items)) == len(items), f"a {what} was given back twice: {items}"
+        tree = self.scheduler.tree_cache.evictable_size() if self.shape.radix else 0
+        return Books(
+            tokens=allocator.available_size() + tree,
+            request_slots=len(free["request slot"]),
+            metadata_slots=len(free["metadata slot"]),
+            idle=self.scheduler.is_fully_idle(),
+        )
+
+
+def _tree_cache(shape: DecodeShape, requests: Any, allocator: Any) -> Any:
+    from sglang.srt.mem_cache.cache_init_params import CacheInitParams
+    from sglang.srt.mem_cache.chunk_cache import ChunkCache
+    from sglang.srt.mem_cache.radix_cache import RadixCache
+
+    params = CacheInitParams(
+        disable=not shape.radix,
+        req_to_token_pool=requests,
+        token_to_kv_pool_allocator=allocator,
+        page_size=shape.page_size,
+    )
+    return (RadixCache if shape.radix else ChunkCache)(params)
