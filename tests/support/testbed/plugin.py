@@ -39,7 +39,10 @@ from testbed import network
 from testbed.assertions import is_by_the_test
 from testbed.ports import Ports
 from testbed.processes import Children
+from testbed.program import Programs
+from testbed.shared_servers import SharedServers
 from testbed.standins import activate
+from testbed.tiny_model import make_tiny_model
 
 DEFAULT_LIMIT_S = 120.0
 TEARDOWN_LIMIT_S = 30.0
@@ -86,13 +89,49 @@ def ports() -> Iterator[Ports]:
 def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Children]:
     """Processes of this test; none outlives it. A failing test shows the end of their output."""
     started = Children(tmp_path / "children")
-    request.node.stash[_CHILDREN] = started
+    _processes_of(request.node).append(started)
     yield started
     started.close()
 
 
-_CHILDREN = pytest.StashKey[Children]()
+@pytest.fixture
+def programs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Programs]:
+    """Servers of this test alone; none of their processes outlives it. A failing test shows the end of their logs."""
+    started = Programs(tmp_path / "programs")
+    _processes_of(request.node).append(started)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model, made once a run."""
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def _servers_of_all_tests(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[SharedServers]:
+    ports, started = Ports(), Programs(tmp_path_factory.mktemp("shared"))
+    yield SharedServers(started, ports, tiny_model)
+    started.close()
+    ports.close()
+
+
+@pytest.fixture
+def shared_servers(request: pytest.FixtureRequest, _servers_of_all_tests: SharedServers) -> SharedServers:
+    """Servers that all tests of the run share. A failing test shows what they wrote during it."""
+    _servers_of_all_tests.programs.mark()
+    _processes_of(request.node).append(_servers_of_all_tests.programs)
+    return _servers_of_all_tests
+
+
+_PROCESSES = pytest.StashKey[list[Children | Programs]]()
 _NETWORK = pytest.StashKey[str]()
+
+
+def _processes_of(item: pytest.Item) -> list[Children | Programs]:
+    """The processes that a test has, to show and to end when its time is up."""
+    return item.stash.setdefault(_PROCESSES, [])
 
 
 class Record:
@@ -126,8 +165,8 @@ class Record:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        if call.excinfo is not None and _CHILDREN in item.stash:
-            for name, output in item.stash[_CHILDREN].logs():
+        if call.excinfo is not None:
+            for name, output in (log for started in _processes_of(item) for log in started.logs()):
                 item.add_report_section(call.when, f"output of child {name}", output)
         report = yield
         self._durations_s[item.nodeid] += call.duration
@@ -230,9 +269,8 @@ class Limits:
         signal.setitimer(signal.ITIMER_REAL, TEARDOWN_LIMIT_S)
         self._record.limit_hit(self._item.nodeid, self._limit_s)
         self._item.add_report_section(self._phase, "stacks of this process at the limit", _stacks_of_this_process())
-        if _CHILDREN in self._item.stash:
-            stacks = self._item.stash[_CHILDREN].abort()
-            self._item.add_report_section(self._phase, "stacks of the children at the limit", stacks)
+        for started in _processes_of(self._item):
+            self._item.add_report_section(self._phase, "stacks of the children at the limit", started.abort())
         raise LimitReached(f"{self._item.nodeid} did not end within {self._limit_s:.0f} s")
 
     def _give_up(self, nodeid: str, limit_s: float) -> None:

@@ -1,7 +1,8 @@
 """Functions of a test in processes of their own: start, talk, join with a limit, see stacks, leave nothing.
 
-A child is a fresh interpreter (no fork: gloo, ZMQ and Mooncake threads do not survive one) in a session of
-its own. It loads the function from the file that defines it, calls it with a `Link` and the given
+A child is a session of its own. It is forked from a process that has imported SGLang and done nothing else
+(`testbed.warm`), or is a fresh interpreter; never a fork of the test run, for gloo, ZMQ and Mooncake threads
+do not survive one. It loads the function from the file that defines it, calls it with a `Link` and the given
 arguments, and sends back what it returned or raised. One that has returned keeps its process, its threads
 and its connections until all that are joined with it are done, as a server would: else a neighbour that
 waits for it would see a closed connection where it really would hang. One that raised exits at once. No exit
@@ -27,9 +28,10 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from testbed.child import Link, Raised, Task, stacks_path
+from testbed.warm import Forked, NotWarm, WarmProcesses
 
 __all__ = ["Child", "ChildEnded", "ChildFailed", "ChildSilent", "Children", "Ended", "Link", "Report", "State", "abort"]
 
@@ -141,16 +143,18 @@ class Ended:
 class Child:
     """One started process."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], connection: Connection, log: Path) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes] | Forked, connection: Connection, log: Path
+    ) -> None:
         self.name = name
-        self.pid = popen.pid
+        self.pid = process.pid
         self.log = log
         self.ended = False
         self.hung = False
-        self._popen = popen
+        self._process = process
         self._connection = connection
         self._line_is_open = True
-        self._exit = os.pidfd_open(popen.pid)
+        self._exit = os.pidfd_open(process.pid)
         self._messages: list[Any] = []
         self._last: tuple[str, Any] | None = None
 
@@ -193,7 +197,7 @@ class Child:
             state=state,
             value=payload if state is State.RETURNED else None,
             raised=payload if state is State.RAISED else None,
-            returncode=self._popen.returncode,
+            returncode=self._process.returncode,
             stacks=self.stacks() if state is State.HUNG else "",
             log=self.log,
         )
@@ -241,7 +245,7 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._popen.wait()
+        self._process.wait()
         self.ended = True
         os.close(self._exit)
 
@@ -253,19 +257,29 @@ class Child:
 class Children:
     """The processes of one test. `close` ends all that still run; the fixture ``children`` calls it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm: WarmProcesses | None = None) -> None:
+        """``warm`` is where children are forked from; without it each is a fresh interpreter."""
         self.folder = folder
+        self._warm = warm
         folder.mkdir(parents=True, exist_ok=True)
         self._children: list[Child] = []
         self._joined: set[str] = set()
 
     def start(
-        self, function: Callable[..., Any], *args: object, name: str = "", env: dict[str, str] | None = None
+        self,
+        function: Callable[..., Any],
+        *args: object,
+        name: str = "",
+        env: dict[str, str] | None = None,
+        fresh: bool = False,
     ) -> Child:
         """Start ``function(link, *args)``; it must be defined at the top of a module that is a file.
 
         ``args`` travel by pickle. ``env`` is laid over this process's environment. ``name`` is what reports
         call the child and must be new in this test; left out, it is the function's name and a number.
+
+        What SGLang reads while it is imported must be in ``env``: the child may have SGLang imported when the
+        function is called. One that has to see to something before that asks for a ``fresh`` interpreter.
         """
         name = name or f"{function.__name__}-{len(self._children)}"
         if any(child.name == name for child in self._children):
@@ -274,19 +288,30 @@ class Children:
         here, there = Pipe()
         log = self.folder / f"{name}.log"
         with there, log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-u", "-c", _START, str(there.fileno()), str(log)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                pass_fds=[there.fileno()],
-                start_new_session=True,
-            )
-        child = Child(name, popen, here, log)
+            process = self._start_process({**os.environ, **(env or {})}, there, log, output, fresh)
+        child = Child(name, process, here, log)
         self._children.append(child)
         here.send_bytes(pickle.dumps(task))
         return child
+
+    def _start_process(
+        self, environment: dict[str, str], line: Connection, log: Path, output: IO[bytes], fresh: bool
+    ) -> subprocess.Popen[bytes] | Forked:
+        if self._warm is not None and not fresh:
+            try:
+                return self._warm.fork(environment, line, log, output.fileno())
+            except NotWarm as reason:
+                output.write(f"testbed: a fresh interpreter, for the warm process is unfit: {reason}\n".encode())
+                output.flush()
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", _START, str(line.fileno()), str(log)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=[line.fileno()],
+            start_new_session=True,
+        )
 
     def join(self, limit_s: float) -> Ended:
         """Wait until every child is done, at most ``limit_s`` seconds, and end them all.
@@ -336,5 +361,10 @@ def abort(children: Iterable[Child]) -> None:
         child.end()
 
 
-def tail(log: Path, lines: int = LOG_LINES) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.is_file() else ""
+def tail(log: Path, lines: int = LOG_LINES, since: int = 0) -> str:
+    """The last lines of what was written to ``log`` from byte ``since`` on."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(since)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

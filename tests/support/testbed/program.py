@@ -1,0 +1,271 @@
+"""Programs of a test with children of their own: a server, a load balancer.
+
+What `testbed.processes` promises for a function, this promises for a program that starts more processes: a
+session of its own, its output kept and shown when the test fails, the stacks of *every* process of the session
+when it hangs, and none of them left behind. It ends with the test run however that ends.
+
+Each process of the session that runs `testbed.launcher` writes its Python stacks when it is told to stop; the
+others (multiprocessing's resource tracker) are ended with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import itertools
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from testbed.processes import tail
+
+STACKS_SIGNAL = signal.SIGRTMIN + 5
+"""Tells a process to write its stacks and die. No signal that SGLang, torch or faulthandler itself takes."""
+
+STACKS_FOLDER = "TESTBED_STACKS"
+"""Environment variable: the folder in which each process writes its stacks, in a file named by its id."""
+
+ABORT_LIMIT_S = 15.0
+"""How long processes may take to write their stacks before they are killed."""
+
+END_LIMIT_S = 10.0
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class ProgramEnded(Exception):
+    """A program ended where it was to go on; its output is in the message."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a program."""
+
+    pid: int
+    parent: int
+    title: str
+    """Its command line or the title that it gave itself, such as ``sglang::scheduler_TP0``."""
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory in megabytes (10^6 bytes)."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Program:
+    """One started program; ``python -m testbed.launcher ARGUMENTS`` in a session of its own."""
+
+    def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._stacks = folder / f"{name}.stacks"
+        self._stacks.mkdir()
+        with self.log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-u", "-m", "testbed.launcher", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env, STACKS_FOLDER: str(self._stacks)},
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+        self.ended = False
+        self._exit = os.pidfd_open(self.pid)
+        self._last_words = ""
+
+    def exits_within(self, limit_s: float) -> bool:
+        """Whether its first process ends within ``limit_s`` seconds."""
+        return self.ended or bool(wait([self._exit], max(0.0, limit_s)))
+
+    def require_running(self) -> None:
+        """Raise `ProgramEnded` if it has ended, with what it wrote last or where it hung."""
+        if self.exits_within(0):
+            said = self._last_words or f"its output ends with\n{tail(self.log)}"
+            raise ProgramEnded(f"{self.name} is not running any more; {said}")
+
+    def processes(self) -> list[Process]:
+        """All processes of its session that are alive, the first one first."""
+        return [] if self.ended else processes_of_session(self.pid)
+
+    def process(self, title: str) -> Process:
+        """The one process whose title ends with ``title``: ``scheduler``, ``scheduler_TP1``, ``detokenizer``, ..."""
+        self.require_running()
+        found = [process for process in self.processes() if process.title.endswith(title)]
+        if len(found) != 1:
+            titles = ", ".join(process.title for process in self.processes())
+            raise LookupError(f"{self.name} has {len(found)} processes called {title!r}; it has: {titles}")
+        return found[0]
+
+    def output(self) -> str:
+        """Everything that its processes have written so far."""
+        return self.log.read_text(errors="replace")
+
+    def abort(self) -> str:
+        """End it so that each of its processes writes the stacks of all its threads first; return them."""
+        return abort([self])
+
+    def end(self) -> None:
+        """Kill all of its processes and wait until they are gone."""
+        if self.ended:
+            return
+        with _exits_of(processes_of_session(self.pid)) as exits:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            _wait_for_all(exits, time.monotonic() + END_LIMIT_S)
+        self.ended = True
+        os.close(self._exit)
+
+    # For `abort`.
+
+    def _read_stacks(self, processes: Sequence[Process]) -> str:
+        said = []
+        for process in processes:
+            path = self._stacks / str(process.pid)
+            if path.is_file():
+                said.append(
+                    f"[{self.name}: {process.title}, process {process.pid}]\n{path.read_text(errors='replace')}"
+                )
+        return "\n".join(said) or f"[{self.name}] (it wrote no stacks)"
+
+
+class Programs:
+    """The programs of one test, or of all. `close` ends those that still run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.sockets = Path(tempfile.mkdtemp(prefix="bed-"))
+        """For Unix sockets: their paths have at most 107 characters, and a test's folder may be too deep."""
+        self._programs: list[Program] = []
+        self._seen: dict[str, int] = {}
+
+    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Program:
+        """Start ``testbed.launcher`` with these arguments; a second program of one name gets a number."""
+        taken = {program.name for program in self._programs}
+        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        program = Program(next(new for new in names if new not in taken), arguments, env or {}, self.folder)
+        self._programs.append(program)
+        return program
+
+    def abort(self) -> str:
+        """End all that still run and return the stacks of all their processes; for a test whose time is up."""
+        return abort([program for program in self._programs if not program.exits_within(0)])
+
+    def mark(self) -> None:
+        """From now on `logs` shows only what is written from now on."""
+        self._seen = {program.name: program.log.stat().st_size for program in self._programs}
+
+    def logs(self) -> list[tuple[str, str]]:
+        """The end of each program's output since the last `mark`, by name."""
+        said = []
+        for program in self._programs:
+            text = tail(program.log, since=self._seen.get(program.name, 0))
+            if text:
+                said.append((program.name, text))
+        return said
+
+    def close(self) -> None:
+        for program in self._programs:
+            program.end()
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
+
+def abort(programs: Sequence[Program]) -> str:
+    """End programs that hang and return the stacks of all their processes.
+
+    All are stopped before the first is told, so that no stack shows the death of a neighbour, and children are
+    told before their parents.
+    """
+    late = [(program, program.processes()) for program in programs if not program.ended]
+    everyone = [process for _, processes in late for process in processes]
+    _signal(everyone, signal.SIGSTOP)
+    deadline = time.monotonic() + ABORT_LIMIT_S
+    for generation in _youngest_first(everyone):
+        with _exits_of(generation) as exits:
+            _signal(generation, STACKS_SIGNAL)
+            _signal(generation, signal.SIGCONT)
+            _wait_for_all(exits, deadline)
+    stacks = []
+    for program, processes in late:
+        said = program._read_stacks(processes)
+        program._last_words = f"it hung, and its processes were at\n{said}"
+        stacks.append(said)
+        program.end()
+    return "\n".join(stacks)
+
+
+def enter() -> None:
+    """What each process of a program does first, the started one and those that it spawns."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    folder = os.environ.get(STACKS_FOLDER)
+    if folder:
+        # SGLang enables the fault handler for itself, on its own output: a signal of ours stays ours.
+        file = (Path(folder) / str(os.getpid())).open("w")
+        faulthandler.register(STACKS_SIGNAL, file, all_threads=True, chain=True)
+
+
+def end_with_the_test() -> None:
+    """For the started process: to be killed when the test run ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def processes_of_session(leader: int) -> list[Process]:
+    """All processes of a session that are alive, by id."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ProcessLookupError):
+            state, parent, _group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                found.append(Process(int(entry.name), int(parent), title))
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _youngest_first(processes: Sequence[Process]) -> Iterator[list[Process]]:
+    """Children before their parents: SGLang's die with their parent, and then write nothing."""
+    left = list(processes)
+    while left:
+        parents = {process.parent for process in left}
+        youngest = [process for process in left if process.pid not in parents]
+        yield youngest
+        left = [process for process in left if process.pid in parents]
+
+
+def _signal(processes: Sequence[Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+@contextlib.contextmanager
+def _exits_of(processes: Sequence[Process]) -> Iterator[list[int]]:
+    """A descriptor for each process that becomes readable when it ends."""
+    exits: list[int] = []
+    try:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                exits.append(os.pidfd_open(process.pid))
+        yield exits
+    finally:
+        for descriptor in exits:
+            os.close(descriptor)
+
+
+def _wait_for_all(exits: Sequence[int], deadline: float) -> None:
+    pending = list(exits)
+    while pending and (over := wait(pending, max(0.0, deadline - time.monotonic()))):
+        pending = [descriptor for descriptor in pending if descriptor not in over]
