@@ -262,11 +262,23 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Scenario:
+    """A test that needs another lane than the one that ran."""
+
+    lane: str
+    """What it needs, such as ``1-gpu``."""
+    test: str
+    """pytest's node id, from the repository's root, without parameters."""
+
+
+@dataclass(frozen=True)
 class GuardReport:
     lane: str
     bed: str
     runs: tuple[TreeRun, ...]
     proofs: tuple[Proof, ...]
+    not_run: tuple[Scenario, ...] = ()
+    """Skipped by rule: what this lane never runs."""
 
 
 class Status(StrEnum):

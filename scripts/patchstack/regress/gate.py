@@ -24,6 +24,8 @@ from patchstack.regress.ground import BASE, Ground
 from patchstack.regress.suites import BED_SUITE
 
 CPU = "cpu"
+_SHOWN = 3
+"""Names of scenarios in one reason; the report has all of them."""
 _GREEN = GuardOutcome.PASS
 _RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FLAKY}
 _NOT_PROVEN = {Standing.BROKEN, Standing.UNPROVEN, Standing.UNGUARDED}
@@ -42,18 +44,28 @@ def judge(
     red, open_ends = _of_cpu_lane(report)
     open_ends = [*_beside_the_composition(composition, grounds, report), *open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
-    return Verdicts(tuple(_verdict(name, needs, every_need, red, open_ends) for name, needs in channels.items()))
+    not_run = {need: _not_run(need, report) for need in every_need}
+    return Verdicts(tuple(_verdict(name, needs, not_run, red, open_ends) for name, needs in channels.items()))
 
 
 def _verdict(
-    name: str, needs: Sequence[str], every_need: Sequence[str], red: Sequence[str], open_ends: Sequence[str]
+    name: str, needs: Sequence[str], not_run: Mapping[str, str], red: Sequence[str], open_ends: Sequence[str]
 ) -> Verdict:
+    """``not_run`` has for every need of any channel the scenarios that did not run."""
     reasons = [*red, *open_ends] if CPU in needs else []
-    absent = [f"it needs {need}, which did not run" for need in needs if need != CPU]
+    absent = [f"it needs {need}, which did not run{not_run[need]}" for need in needs if need != CPU]
     failed = bool(red) and CPU in needs
     status = Status.FAIL if failed else Status.INCOMPLETE if reasons or absent else Status.PASS
-    skipped = tuple(f"{need}: {name} does not need it" for need in every_need if need not in needs)
+    skipped = tuple(f"{need}: {name} does not need it{said}" for need, said in not_run.items() if need not in needs)
     return Verdict(name, status, (*reasons, *absent), skipped)
+
+
+def _not_run(need: str, report: GuardReport) -> str:
+    """`` (2 scenarios: a, b)``; nothing where there are none."""
+    tests = [scenario.test for scenario in report.not_run if scenario.lane == need]
+    shown = [*tests[:_SHOWN], *([f"{len(tests) - _SHOWN} more"] if len(tests) > _SHOWN else [])]
+    count = f"{len(tests)} scenario{'' if len(tests) == 1 else 's'}"
+    return f" ({count}: {', '.join(shown)})" if tests else ""
 
 
 def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
-from patchstack.model import GuardOutcome, GuardReport, GuardResult, Sha, TreeRun
+from patchstack.model import GuardOutcome, GuardReport, GuardResult, Scenario, Sha, TreeRun
 from patchstack.regress.execute import Tree, run_suite
 from patchstack.regress.kept import keep, proof_key, read_kept
 from patchstack.regress.prove import prove
@@ -108,6 +108,7 @@ def run_lane(
     logs: Path,
     progress: Callable[[str], None],
     restore: Callable[[Subject], bool],
+    not_run: tuple[Scenario, ...] = (),
 ) -> GuardReport:
     """Run what is not kept, keep what is an answer, and judge each patch by the two trees.
 
@@ -132,7 +133,7 @@ def run_lane(
     )
     on_ground = {step.suite.slug: step.subject.label for step in steps if not step.subject.composed}
     patches = [step.suite.slug for step in steps if step.subject.composed]
-    return GuardReport(lane, keeping.bed_key, trees, prove({slug: on_ground[slug] for slug in patches}, trees))
+    return GuardReport(lane, keeping.bed_key, trees, prove({slug: on_ground[slug] for slug in patches}, trees), not_run)
 
 
 def _folder_name(subject: Subject) -> str:

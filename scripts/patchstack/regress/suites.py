@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchstack.errors import ConfigError
+from patchstack.regress.scenarios import GPU_GUARDS, is_scenario
 
 BED_SUITE = "bed"
 """The bed's own controls; they run with every selection."""
@@ -26,7 +27,10 @@ class Suite:
 
 
 def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tuple[Suite, ...]:
-    """One suite for each ``(slug, paths)``, the bed's own first; `ConfigError` names every path that is wrong."""
+    """One suite for each ``(slug, paths)``, the bed's own first; `ConfigError` names every path that is wrong.
+
+    A path below the GPU folder is checked too, and left to the lanes of `scenarios`.
+    """
     problems: list[str] = []
     support = _digest_of(root, [root / "tests" / "support"])
     suites: list[Suite] = []
@@ -41,13 +45,18 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
             # Also where the repository itself is reached by a link, or by a path with `..` in it.
             if target.resolve() != root.resolve() / path:
                 problems.append(f"{header}:1: guards: {path!r} leads out of the repository: name a folder in it")
+            elif GPU_GUARDS.startswith(f"{path.rstrip('/')}/"):
+                problems.append(f"{header}:1: guards: {path!r} holds {GPU_GUARDS} too: name the folders beside it")
             elif not _test_files(target):
                 problems.append(f"{header}:1: guards: {path!r} holds no test_*.py: write the guard")
-            else:
+            elif not is_scenario(path):
                 found.append(target)
+        on_cpu = tuple(path.rstrip("/") for path in paths if not is_scenario(path))
+        if paths and not on_cpu:
+            problems.append(f"{header}:1: guards: all below {GPU_GUARDS}, where no CPU lane looks: add one beside it")
         around = {file for target in found for file in _conftests(root, target)}
         digest = hashlib.sha256(f"{support} {_digest_of(root, [*found, *around])}".encode()).hexdigest()
-        suites.append(Suite(slug, tuple(path.rstrip("/") for path in paths), digest))
+        suites.append(Suite(slug, on_cpu, digest))
     if problems:
         raise ConfigError(problems)
     return tuple(suites)

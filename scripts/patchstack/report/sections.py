@@ -76,7 +76,15 @@ def tests(report: GuardReport | None) -> tuple[Section, ...]:
         for proof in shown
     )
     proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
-    return (proofs, _guards(report)) if rows else (_guards(report),)
+    return (*([proofs] if rows else []), _guards(report), *_not_run(report))
+
+
+def _not_run(report: GuardReport) -> tuple[Section, ...]:
+    if not report.not_run:
+        return ()
+    shown, more = _cut(report.not_run)
+    intro = words.not_run(report.not_run, report.lane)
+    return (Section(words.NOT_RUN, (intro,), items=tuple(map(words.scenario, shown)), more=more),)
 
 
 def _guards(report: GuardReport) -> Section:

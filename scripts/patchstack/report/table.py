@@ -18,8 +18,8 @@ class PatchRow:
     """On the lane's base: ``needed``, ``hardening`` or why not at all."""
     upstream_status: str
     optional: bool = False
-    gpu: bool = False
-    """Its guards need a GPU."""
+    on_gpu: str = ""
+    """When and where its GPU scenarios ran, in one line; empty: never."""
 
 
 def patch_table(rows: Sequence[PatchRow]) -> str:
@@ -29,6 +29,6 @@ def patch_table(rows: Sequence[PatchRow]) -> str:
 
 
 def _cells(row: PatchRow) -> tuple[str, ...]:
-    marks = [mark for mark, holds in ((words.OPTIONAL, row.optional), (words.GPU, row.gpu)) if holds]
-    name = f"{code(row.slug)} ({', '.join(marks)})" if marks else code(row.slug)
-    return (name, prose(row.symptom), prose(row.need), prose(row.upstream_status))
+    name = f"{code(row.slug)} ({words.OPTIONAL})" if row.optional else code(row.slug)
+    on_gpu = row.on_gpu or words.NEVER_ON_GPU
+    return (name, prose(row.symptom), prose(row.need), prose(row.upstream_status), prose(on_gpu))

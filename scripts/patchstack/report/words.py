@@ -14,6 +14,7 @@ from patchstack.model import (
     Outcome,
     Promotion,
     Reason,
+    Scenario,
     Status,
     Topic,
     TreeRun,
@@ -25,6 +26,7 @@ INCLUDED = "Included"
 RANGE_DIFF = "Against the last promoted night"
 PROOFS = "Proofs"
 GUARDS = "Guards"
+NOT_RUN = "Not run here"
 VERDICTS = "Channels"
 TIMINGS = "Timings"
 NOTES = "Notes"
@@ -222,6 +224,15 @@ def not_green(label: str, result: GuardResult) -> Line:
     return (Quoted(result.test), " on ", Quoted(label), ": ", Badge(result.outcome.value), *reason)
 
 
+def not_run(scenarios: Sequence[Scenario], lane: str) -> Line:
+    number = count(len(scenarios), "scenario", "scenarios")
+    return (f"{number} skipped by rule: lane ", Quoted(lane), " never runs them.")
+
+
+def scenario(item: Scenario) -> Line:
+    return (Quoted(item.test), " needs ", Quoted(item.lane))
+
+
 def verdict(item: Verdict, moved_channels: Sequence[str] | None) -> Line:
     """``moved_channels`` are those that a promotion moved; None when there was none."""
     did = ""
@@ -352,8 +363,8 @@ def last_run(night: str, status: str, nothing: bool, failure: str) -> Line:
 
 # --- the README's table ---
 
-PATCH_COLUMNS = ("Patch", "Symptom", "Need", "Upstream")
-OPTIONAL, GPU = "optional", "needs a GPU to prove"
+PATCH_COLUMNS = ("Patch", "Symptom", "Need", "Upstream", "On a GPU")
+OPTIONAL, NEVER_ON_GPU = "optional", "never run on a GPU"
 
 
 # --- progress ---

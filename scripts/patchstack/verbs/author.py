@@ -15,7 +15,7 @@ from patchstack.patches.edit import Edited, edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
 from patchstack.patches.lint import lint as lint_patches
-from patchstack.patches.prose import sections
+from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
 from patchstack.report.table import PatchRow, patch_table
 from patchstack.store import write_whole
@@ -139,6 +139,7 @@ def table_of_patches(root: Path) -> str:
             need=", ".join(f"{need.value} on {release}" for release, need in patch.bases),
             upstream_status=patch.upstream_status,
             optional=patch.optional,
+            on_gpu=on_gpu(patch),
         )
         for patch in read_series(root / "patches")
     ]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from patchstack.errors import UsageError
 from patchstack.git import Repository
-from patchstack.model import Composition, Kind, Reason, Topic
+from patchstack.model import Composition, Kind, Reason, Scenario, Topic
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.site import stands_on
 from patchstack.patches.topics import releases_to_compare
 from patchstack.regress.ground import Ground
+from patchstack.regress.scenarios import find_scenarios
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 from patchstack.verbs.author import read_releases
 from patchstack.workplace import Workplace
@@ -27,6 +28,8 @@ class Selection:
     """The composed tree's."""
     grounds: Mapping[str, Ground]
     """By suite: where its guards must fail. The bed's own controls look at the plain base."""
+    not_run: tuple[Scenario, ...]
+    """What another lane than this one would run, whatever was selected."""
 
 
 def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Selection:
@@ -47,7 +50,8 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
         **grounds_of(work.store(), composition),
         **_grounds_of_left_out(work, composition, patches, requested),
     }
-    return Selection(suites, f"without {', '.join(requested)}" if requested else "composed", grounds)
+    label = f"without {', '.join(requested)}" if requested else "composed"
+    return Selection(suites, label, grounds, find_scenarios(work.root))
 
 
 def grounds_of(store: Repository, composition: Composition) -> dict[str, Ground]:

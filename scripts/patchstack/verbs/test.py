@@ -32,11 +32,12 @@ TREES_KEPT = 8
 def selected(work: Workplace, composition: Composition, only: Sequence[str]) -> list[str]:
     """What `test --dry-run` prints: each suite, and the trees that it would run on."""
     selection = select(work, composition, only)
-    return [
+    runs = [
         f"{suite.slug}: {', '.join(suite.paths)}, on {selection.grounds[suite.slug].label}"
         + ("" if suite.slug == BED_SUITE else f" and {selection.label}")
         for suite in selection.suites
     ]
+    return [*runs, *(f"{scenario.test}: not here, it needs {scenario.lane}" for scenario in selection.not_run)]
 
 
 def run_guards(
@@ -65,6 +66,7 @@ def run_guards(
         logs=run.folder / "logs",
         progress=work.progress,
         restore=lambda subject: _restored(work, subject),
+        not_run=selection.not_run,
     )
     run.write(report)
     return report

@@ -18,6 +18,7 @@ from patchstack.model import (
     Outcome,
     Proof,
     Reason,
+    Scenario,
     Sha,
     Standing,
     Status,
@@ -112,6 +113,26 @@ def test_what_a_channel_does_not_need_is_listed_as_skipped_by_rule() -> None:
     nightly, stable = judge({"nightly": ["cpu"], "stable": ["cpu", "2-gpu"]}, COMPOSITION, GROUNDS, report).verdicts
     assert nightly.skipped_by_rule == ("2-gpu: nightly does not need it",)
     assert stable.reasons == ("it needs 2-gpu, which did not run",)
+
+
+def test_scenarios_that_did_not_run_are_counted_and_named() -> None:
+    """A channel that needs their lane stays where it is; the others are told what their needs left out."""
+    scenarios = (
+        *(Scenario("1-gpu", f"gpu.py::test_{number}") for number in range(5)),
+        Scenario("2-gpu", "gpu.py::test_two"),
+    )
+    report = replace(report_of(run("composed", guard=P), run("base", guard=F)), not_run=scenarios)
+    nightly, stable = judge(
+        {"nightly": ["cpu"], "stable": ["cpu", "1-gpu", "2-gpu"]}, COMPOSITION, GROUNDS, report
+    ).verdicts
+    one = "(5 scenarios: gpu.py::test_0, gpu.py::test_1, gpu.py::test_2, 2 more)"
+    two = "(1 scenario: gpu.py::test_two)"
+    assert (nightly.status, stable.status) == (Status.PASS, Status.INCOMPLETE)
+    assert nightly.skipped_by_rule == (
+        f"1-gpu: nightly does not need it {one}",
+        f"2-gpu: nightly does not need it {two}",
+    )
+    assert stable.reasons == (f"it needs 1-gpu, which did not run {one}", f"it needs 2-gpu, which did not run {two}")
 
 
 GREEN = report_of(run("composed", guard=P), run("base", guard=F))

@@ -20,6 +20,7 @@ from patchstack.model import (
     Proof,
     RangeDiff,
     Reason,
+    Scenario,
     Sha,
     Standing,
     Status,
@@ -85,7 +86,7 @@ CONTROL = GuardResult(
     "tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread", "zmq-locked-sends", True, GuardOutcome.PASS, 0.5
 )
 TESTS = GuardReport(
-    "production",
+    "cpu",
     "cpu-3f2a",
     (
         TreeRun("composed", True, sha("e"), (GUARD, CONTROL)),
@@ -98,6 +99,7 @@ TESTS = GuardReport(
         ),
     ),
     (Proof("zmq-locked-sends", "base + ib-device-map", Standing.PROVEN, "1 guards fail without it and pass with it"),),
+    (Scenario("1-gpu", "tests/regression/gpu/test_pd.py::test_pair"),),
 )
 RED_TESTS = replace(
     TESTS,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from patchstack.model import GuardReport, NightReport, RangeDiff, Verdict
+from patchstack.model import GuardReport, NightReport, RangeDiff, Scenario, Verdict
 
 from . import fixed_night
 
@@ -56,7 +56,11 @@ def night(text: str) -> NightReport:
             ),
         ),
         tests=GuardReport(
-            "production", text, runs, tuple(replace(proof, detail=text) for proof in fixed_night.RED_TESTS.proofs)
+            "production",
+            text,
+            runs,
+            tuple(replace(proof, detail=text, ground=text) for proof in fixed_night.RED_TESTS.proofs),
+            (Scenario(text, text),),
         ),
         verdicts=tuple(Verdict(item.channel, item.status, (text, text), (text,)) for item in fixed_night.VERDICTS),
         range_diffs=(

@@ -55,7 +55,7 @@ def test_composition_of_nothing() -> None:
 
 def test_guards_show_both_trees() -> None:
     assert _lines(render_guards(night.TESTS, Verdicts(night.VERDICTS))) == [
-        "Guards, lane production",
+        "Guards, lane cpu",
         "",
         "Proofs",
         "  Patch             Standing  Compared with         Why",
@@ -80,6 +80,10 @@ def test_guards_show_both_trees() -> None:
             "  tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread   control  pass      pass        "
             "base + ib-device-map"
         ),
+        "",
+        "Not run here",
+        "  1 scenario skipped by rule: lane cpu never runs them.",
+        "  - tests/regression/gpu/test_pd.py::test_pair needs 1-gpu",
         "",
         "Channels",
         "  - nightly PASS (skipped by rule: image: nightly does not need it)",
