@@ -107,7 +107,7 @@ class WatchedEngine:
         self.on_call(injected)
         returned = ENGINE_FAILED if injected else call()
         with self._changed:
-            self._done.append(Transfer(kind, session, len(sources), sum(lengths), returned, injected))
+            self._done.append(Transfer(kind, str(session), len(sources), sum(lengths), returned, injected))
             self._changed.notify_all()
         return returned
 
