@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import Version
+
 from patchstack import config as configuration
 from patchstack.config import Upstream
-from patchstack.errors import EXIT_CODES, ConfigError, StaleFiles
+from patchstack.errors import EXIT_CODES, ConfigError, RemoteError, StaleFiles
 from patchstack.git import Repository
 from patchstack.model import Base
 from patchstack.patches.edit import Edited, edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
+from patchstack.patches.known import read_known_releases, releases_to_try
 from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
@@ -59,9 +62,13 @@ def validate(config_path: Path) -> Validated:
 
 
 def lint(work: Workplace) -> list[str]:
-    """Check every patch on every lane's base, and that the generated files are fresh; what was checked."""
+    """Check every patch on every lane's base and on every release that its diffs are for; what was checked.
+
+    Also that the generated files are fresh.
+    """
     validate(work.config_path)
     patches = read_series(work.patches_folder)
+    known = read_known_releases(work.patches_folder, patches)
     store = work.store()
     bases: dict[str, Base] = {}
     for name, lane in work.config.lanes.items():
@@ -75,7 +82,7 @@ def lint(work: Workplace) -> list[str]:
         )
         bases[base.version] = base
     cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
-    bases |= read_releases(work, store, cut_on - bases.keys())
+    bases |= read_releases(work, store, (cut_on | set(releases_to_try(patches, known))) - bases.keys())
     found = lint_patches(patches, bases, store, root=work.root, progress=work.progress)
     found.require_clean()
     stale = stale_files(work.root)
@@ -85,13 +92,26 @@ def lint(work: Workplace) -> list[str]:
 
 
 def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -> dict[str, Base]:
-    """Releases by version, other than the lanes' own: diffs that were cut on them are compared with them."""
-    return {
-        version: resolve_base(
-            Upstream(pypi=f"sglang=={version}"), store, work.cache, offline=work.offline, progress=work.progress
+    """Releases by version, oldest first, other than the lanes' own: diffs are tried on them and compared with them.
+
+    What is not in the cache is fetched. Without the network `RemoteError` names all that are missing.
+    """
+    found: dict[str, Base] = {}
+    missing = []
+    for version in sorted(versions, key=Version):
+        release = Upstream(pypi=f"sglang=={version}")
+        try:
+            found[version] = resolve_base(release, store, work.cache, offline=work.offline, progress=work.progress)
+        except RemoteError:
+            if not work.offline:
+                raise
+            missing.append(version)
+    if missing:
+        raise RemoteError(
+            f"{len(missing)} releases of sglang are not in the cache {work.cache} and the network is not to be used: "
+            f"{', '.join(missing)}; run it once with the network"
         )
-        for version in sorted(versions)
-    }
+    return found
 
 
 def edit_patch(work: Workplace, slug: str, folder: Path, *, dry_run: bool = False) -> Edited:
