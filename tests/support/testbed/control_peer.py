@@ -89,8 +89,8 @@ class DecodePeer(ControlPeer):
     def send(self, *frames: bytes) -> None:
         self.send_to(self.prefill_port, frames)
 
-    def register(self, session: str | None = None) -> None:
-        self.send(*control_wire.registration(self.port, self.buffers, self.release, session))
+    def register(self, session: str | None = None, tensor_size: int = 1) -> None:
+        self.send(*control_wire.registration(self.port, self.buffers, self.release, session, tensor_size))
 
     def publish(self, room: int, pages: Sequence[int], aux: int = 1, session: str | None = None) -> None:
         name = self.buffers.session if session is None else session

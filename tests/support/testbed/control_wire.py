@@ -33,8 +33,13 @@ def number(value: int) -> bytes:
     return b"%d" % value
 
 
-def registration(port: int, buffers: Buffers, release: str = OLD, session: str | None = None) -> Frames:
-    """Once a decode rank and prefill rank. ``session`` registers the same buffers under another name."""
+def registration(
+    port: int, buffers: Buffers, release: str = OLD, session: str | None = None, tensor_size: int = 1
+) -> Frames:
+    """Once a decode rank and prefill rank. ``session`` registers the same buffers under another name.
+
+    With a ``tensor_size`` the rank is the first of so many, each with its share of the heads.
+    """
     common = (
         b"None",
         LOOPBACK.encode(),
@@ -44,8 +49,8 @@ def registration(port: int, buffers: Buffers, release: str = OLD, session: str |
         struct.pack(f"{len(buffers.aux)}Q", *buffers.aux),
         b"",  # pointers of state
         b"0",  # tensor rank
-        b"1",  # tensor size
-        number(buffers.kv_item_length),
+        number(tensor_size),
+        number(buffers.kv_item_length // tensor_size),
         b"",  # item lengths of state
         b"",  # dimensions of state
     )

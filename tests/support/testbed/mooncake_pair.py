@@ -93,9 +93,9 @@ class SideHandle:
         """Let the next transfers of ``kv``, ``state`` or ``aux`` from here return -1 without the engine."""
         self.call(_fail_next, kind, times)
 
-    def hold(self, kind: str) -> None:
-        """Let transfers of this kind wait before the engine is called, until `release`."""
-        self.call(_hold, kind)
+    def hold(self, kind: str, after: int = 0) -> None:
+        """Let transfers of this kind wait before the engine is called, until `release`; all but the next ``after``."""
+        self.call(_hold, kind, after)
 
     def wait_until_held(self, limit_s: float = 30.0) -> bool:
         return bool(self.call(_wait_until_held, limit_s, limit_s=limit_s + CALL_LIMIT_S))
@@ -227,8 +227,8 @@ def _fail_next(side: Side, kind: str, times: int) -> None:
     side.watched.fail_next(kind, times)
 
 
-def _hold(side: Side, kind: str) -> None:
-    side.watched.hold(kind)
+def _hold(side: Side, kind: str, after: int) -> None:
+    side.watched.hold(kind, after)
 
 
 def _wait_until_held(side: Side, limit_s: float) -> bool:

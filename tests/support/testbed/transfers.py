@@ -46,6 +46,7 @@ class WatchedEngine:
         self._done: list[Transfer] = []
         self._to_fail: dict[str, int] = {}
         self._held_kind: str | None = None
+        self._let_pass = 0
         self._waiting = 0
         self.on_call: Callable[[bool], None] = lambda injected: None
         """Called on the transfer's thread before each call; ``injected`` tells whether it will fail."""
@@ -76,10 +77,11 @@ class WatchedEngine:
         with self._changed:
             self._to_fail[kind] = times
 
-    def hold(self, kind: str) -> None:
-        """Let transfers of this kind wait, before the engine is called, until `release`."""
+    def hold(self, kind: str, after: int = 0) -> None:
+        """Let transfers of this kind wait, before the engine is called, until `release`; all but the next ``after``."""
         with self._changed:
             self._held_kind = kind
+            self._let_pass = after
 
     def wait_until_held(self, limit_s: float = 30.0) -> bool:
         """Whether a transfer has come to wait within ``limit_s`` seconds."""
@@ -114,7 +116,9 @@ class WatchedEngine:
     def _hold_or_fail(self, kind: str) -> bool:
         """Wait if this kind is held; then whether the transfer is to fail."""
         with self._changed:
-            if self._held_kind == kind:
+            if self._held_kind == kind and self._let_pass > 0:
+                self._let_pass -= 1
+            elif self._held_kind == kind:
                 self._waiting += 1
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._held_kind != kind, FAULT_LIMIT_S)
