@@ -16,6 +16,7 @@ Deadlines are reached by `DecodeHandle.move_clock`, not by waiting.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,13 @@ class DecodeHandle(PrefillHandle):
         """A request with a prompt of that many pages comes in."""
         self.on_all(_submit, rid, room, pages)
 
-    def submit_retracted(self, rid: str, room: int, pages: int, byte: int) -> None:
-        """A request that was retracted while it ran waits for its pages; its KV is made of one byte."""
-        self.on_all(_submit_retracted, rid, room, pages, byte)
+    def run_and_retract(self, rid: str, room: int, pages: int, byte: int) -> None:
+        """A request runs, with KV that is all one byte, and is retracted: its KV goes to host memory."""
+        self.on_all(_run_and_retract, rid, room, pages, byte)
+
+    def queue_retracted(self, rid: str) -> None:
+        """The retracted request waits for pages to bring its KV back to."""
+        self.on_all(_queue_retracted, rid)
 
     def abort_request(self, rid: str) -> None:
         self.on_all(_abort_request, rid)
@@ -119,7 +124,7 @@ class DecodeHandle(PrefillHandle):
 class DecodePair:
     prefills: list[PrefillHandle]
     decode: DecodeHandle
-    decodes: list[SideHandle]
+    decodes: list[PrefillHandle]
 
     @property
     def prefill(self) -> PrefillHandle:
@@ -161,14 +166,15 @@ def start_decode_pair(
         said = child.receive(limit_s)
         if said != "ready":
             raise ChildFailed(f"{child.name} said {said!r} instead of ready")
-    decodes = [SideHandle(child) for child in started[shape.prefill_ranks :]]
+    decodes = [PrefillHandle(child) for child in started[shape.prefill_ranks :]]
     prefills = [PrefillHandle(child) for child in started[: shape.prefill_ranks]]
     return DecodePair(prefills, DecodeHandle(decodes), decodes)
 
 
 def _serve(link: Link, role: str, shape: DecodeShape, port: int, rendezvous: Path, rank: int) -> None:
     if role == "prefill":
-        serve(link, Side(role, shape, port, rendezvous, rank, shape.prefill_ranks))
+        own = dataclasses.replace(shape, pages=shape.prefill_pages)
+        serve(link, Side(role, own, port, rendezvous, rank, shape.prefill_ranks))
     clock = MovableClock()
     clock.install()
     side = DecodeSide(role, shape, port, rendezvous, rank, shape.decode_ranks)
@@ -197,8 +203,12 @@ def _submit(side: DecodeSide, rid: str, room: int, pages: int) -> None:
     side.submit(rid, room, pages)
 
 
-def _submit_retracted(side: DecodeSide, rid: str, room: int, pages: int, byte: int) -> None:
-    side.submit_retracted(rid, room, pages, byte)
+def _run_and_retract(side: DecodeSide, rid: str, room: int, pages: int, byte: int) -> None:
+    side.run_and_retract(rid, room, pages, byte)
+
+
+def _queue_retracted(side: DecodeSide, rid: str) -> None:
+    side.queue_retracted(rid)
 
 
 def _abort_request(side: DecodeSide, rid: str) -> None:

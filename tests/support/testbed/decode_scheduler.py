@@ -30,10 +30,11 @@ class DecodeShape(PairShape):
     """``--max-running-requests``: decode has twice as many metadata slots."""
     preallocated: int = 3
     """How many more requests may have their pages before they run."""
-    reserved_tokens: int = 4
-    """``--num-reserved-decode-tokens``"""
+    reserved_tokens: int = 0
+    """``--num-reserved-decode-tokens``: how many tokens each request must still find room for."""
     radix: bool = False
     """``--disaggregation-decode-enable-radix-cache``"""
+    prefill_pages: int = 16
     prefill_ranks: int = 1
     decode_ranks: int = 1
 
@@ -171,8 +172,8 @@ class DecodeSide(Side):
         self._prealloc.add(self._request(rid, room, pages * self.shape.page_size))
         self.rooms[room] = self._prealloc.queue[-1].kv_receiver
 
-    def submit_retracted(self, rid: str, room: int, pages: int, byte: int) -> None:
-        """A request that ran here before, all of its KV made of one byte, and was retracted.
+    def run_and_retract(self, rid: str, room: int, pages: int, byte: int) -> None:
+        """A request ran here, with KV that is all one byte, and was retracted; see `queue_retracted`.
 
         As `ScheduleBatch.release_req` does it: its KV waits in host memory for pages to come back to.
         """
@@ -185,7 +186,10 @@ class DecodeSide(Side):
         req.offload_kv_cache(self._prealloc.req_to_token_pool, self._prealloc.token_to_kv_pool_allocator)
         release_kv_cache(req, self.scheduler.tree_cache, is_insert=False)
         req.reset_for_retract()
-        self._prealloc.add(req, is_retracted=True)
+
+    def queue_retracted(self, rid: str) -> None:
+        """The retracted request wants to run again, as soon as there are pages for it."""
+        self._prealloc.add(self.requests[rid], is_retracted=True)
 
     def abort_request(self, rid: str) -> None:
         """What an AbortReq does: the client went away, or it called /abort_request."""

@@ -1,0 +1,148 @@
+"""What decode keeps of an aborted request, until when, and what ends it (hold details, AB-12, AB-16).
+
+Real processes, ZMQ, Mooncake and gloo; decode's queues, pools, allocator and cache are SGLang's own. Prefill's
+engine is held where a batch must not have ended yet; deadlines are reached by moving decode's clock.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed import Children, Ports
+from testbed.decode_pair import DecodePair, DecodeShape, start_decode_pair
+
+SOURCE = [1, 2, 3]
+HOLD_S = 30.0
+"""Default of SGLANG_DISAGGREGATION_DEFERRED_DECODE_KV_RELEASE_TIMEOUT."""
+MARGIN_S = 5.0
+"""How far before a deadline nothing may have happened yet."""
+WAITING_TIMEOUT_S = 400.0
+"""More than SGLang waits for a transfer by default."""
+SOON_S = 5.0
+ROUNDS = 20
+
+
+def start_and_hold(bed: DecodePair, prefill_rank: int = 0) -> None:
+    """Room 1 gets its pages and all its chunks; the batch of one prefill rank stays with the engine."""
+    bed.prefills[prefill_rank].hold("kv")
+    bed.start_transfer("aborted", room=1, pages=len(SOURCE))
+    for rank in bed.prefills:
+        rank.send(room=1, source=SOURCE)
+    assert bed.prefills[prefill_rank].wait_until_held()
+
+
+@pytest.mark.parametrize("radix", [False, True], ids=["chunk-cache", "radix-cache"])
+def test_all_of_it_is_kept_until_prefill_has_let_go(children: Children, ports: Ports, radix: bool) -> None:
+    """The client is answered at once; pages, request slot and metadata slot stay taken, and decode is not idle."""
+    bed = start_decode_pair(children, ports, DecodeShape(radix=radix))
+    before = bed.decode.books()
+    start_and_hold(bed)
+    taken = bed.decode.books()
+
+    bed.decode.abort_request("aborted")
+    bed.decode.step()
+    assert "Aborted by AbortReq" in bed.decode.answer("aborted")
+    bed.decode.step(ROUNDS)
+    assert bed.decode.books() == taken
+
+    bed.prefill.release()
+    assert bed.decode.step_until_idle(), bed.decode.books()
+    assert bed.decode.books() == before
+
+
+def fail_the_batch(bed: DecodePair) -> None:
+    bed.prefill.fail_next("kv", times=1)
+    bed.prefill.release()
+    assert bed.prefill.wait_for_transfers(1)
+    assert [done.injected for done in bed.prefill.transfers()] == [True]
+
+
+def test_a_failed_batch_keeps_it_until_the_deadline(children: Children, ports: Ports) -> None:
+    """A failed call of the engine says nothing about the rest of its batch, so prefill never says that it let go."""
+    bed = start_decode_pair(children, ports)
+    before = bed.decode.books()
+    start_and_hold(bed)
+    taken = bed.decode.books()
+    bed.decode.abort_request("aborted")
+    bed.decode.step()
+    fail_the_batch(bed)
+
+    bed.decode.move_clock(HOLD_S - MARGIN_S)
+    bed.decode.step(ROUNDS)
+    assert bed.decode.books() == taken
+    assert bed.decode.received(b"ABORT_ACK") == []
+
+    bed.decode.move_clock(MARGIN_S)
+    bed.decode.step()
+    assert bed.decode.books() == before
+    log = dict(children.logs())["decode0"]
+    assert "30" in _line(log, "room 1"), log
+
+
+def _line(log: str, part: str) -> str:
+    return next((line for line in log.splitlines() if part in line and "released" in line), "")
+
+
+def test_every_prefill_rank_must_have_let_go(children: Children, ports: Ports) -> None:
+    """And each is told of an abort once a room, whatever comes first and whatever comes after it."""
+    bed = start_decode_pair(children, ports, DecodeShape(prefill_ranks=2))
+    before = bed.decode.books()
+    start_and_hold(bed, prefill_rank=0)
+    assert bed.prefills[1].wait_for_transfers(1)
+    taken = bed.decode.books()
+    bed.decode.abort_request("aborted")
+    bed.decode.step()
+    acks = bed.decode.received(b"ABORT_ACK", count=1, limit_s=SOON_S)
+    bed.decode.step(ROUNDS)
+    assert bed.decode.books() == taken, "given away with a batch of one rank's under way"
+    assert [(room, rank) for _, room, rank, _ in acks] == [(b"1", b"1")]
+
+    bed.prefills[0].release()
+    assert bed.decode.step_until_idle(), bed.decode.books()
+    assert bed.decode.books() == before
+
+
+def test_each_prefill_rank_is_told_once(children: Children, ports: Ports) -> None:
+    bed = start_decode_pair(children, ports, DecodeShape(prefill_ranks=2))
+
+    bed.start_transfer("late", room=1, pages=1)
+    bed.decode.move_clock(WAITING_TIMEOUT_S)
+    assert bed.decode.wait(room=1, states=["Failed"]) == "Failed"
+    bed.decode.abort_request("late")
+    bed.decode.step()
+    assert bed.decode.state("late") == "Aborted"
+
+    bed.start_transfer("aborted", room=2, pages=1)
+    bed.decode.abort_request("aborted")
+    bed.decode.move_clock(WAITING_TIMEOUT_S)
+    bed.decode.abort_request("aborted")
+    assert bed.decode.wait(room=2, states=["Failed"]) == "Failed"
+    bed.decode.step()
+    bed.start_transfer("last", room=3, pages=1)  # nothing of the two is still to come when this one is known
+    for rank in bed.prefills:
+        told = [frames[1] for frames in rank.received(b"ABORT", count=2, limit_s=SOON_S)]
+        assert told == [b"1", b"2"]
+
+
+def test_ranks_of_decode_release_together(children: Children, ports: Ports) -> None:
+    """One rank fails by itself and takes the other along; that one's prefill rank is not done yet."""
+    bed = start_decode_pair(children, ports, DecodeShape(prefill_ranks=2, decode_ranks=2))
+    before = bed.decode.books()
+    start_and_hold(bed, prefill_rank=0)
+    assert bed.prefills[1].wait_for_transfers(1)
+    taken = bed.decode.books()
+
+    bed.decodes[1].abort(room=1)
+    bed.decode.step()
+    assert bed.decode.state("aborted") == "Aborted"
+    acks = bed.decodes[1].received(b"ABORT_ACK", count=1, limit_s=SOON_S)
+    bed.decode.step(ROUNDS)
+    assert bed.decode.books() == taken, "given away with a batch of one rank's under way"
+    assert [room for _, room, *_ in acks] == [b"1"]
+    assert bed.decodes[0].received(b"ABORT_ACK") == []
+
+    bed.prefills[0].release()
+    assert bed.decode.step_until_idle(), bed.decode.books()
+    assert bed.decode.books() == before
+    for rank in bed.prefills:
+        assert [frames[1] for frames in rank.received(b"ABORT", count=1, limit_s=SOON_S)] == [b"1"]
