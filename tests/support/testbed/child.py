@@ -1,4 +1,7 @@
-"""The far side of `testbed.processes`: `main` is what `Children.start` runs in a fresh interpreter."""
+"""The far side of `testbed.processes`: what a child does.
+
+`main` runs in a fresh interpreter; `testbed.zygote` calls `serve` in one that it has forked.
+"""
 
 from __future__ import annotations
 
@@ -121,11 +124,19 @@ def stacks_path(log: Path) -> Path:
 def main() -> None:
     """``argv``: the descriptor of the line to the test, and the child's log."""
     descriptor, log = int(sys.argv[1]), Path(sys.argv[2])
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.set_inheritable(descriptor, False)
+    serve(Connection(descriptor), log)
+
+
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(connection: Connection, log: Path) -> None:
+    """Run the function that comes over the line and send what it returned or raised. Never returns."""
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable(stacks_path(log).open("w"), all_threads=True)
-    connection = Connection(descriptor)
     task: Task = pickle.loads(connection.recv_bytes())
     link = Link(connection)
     threading.Thread(target=link._listen, name="testbed-link", daemon=True).start()

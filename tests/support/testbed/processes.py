@@ -143,9 +143,7 @@ class Ended:
 class Child:
     """One started process."""
 
-    def __init__(
-        self, name: str, process: subprocess.Popen[bytes] | Forked, connection: Connection, log: Path
-    ) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes] | Forked, connection: Connection, log: Path) -> None:
         self.name = name
         self.pid = process.pid
         self.log = log
