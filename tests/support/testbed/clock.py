@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 WORKERS = ("(transfer_worker)", "ThreadPoolExecutor-")
 """What is in the names of the threads that transfer."""
@@ -26,6 +27,8 @@ class WorkerClock:
         """Of each call of the engine, how long its thread slept since the call before."""
         self.calls_take_s = 0.0
         """How long a failing call seems to take."""
+        self.on_pause: Callable[[], None] = lambda: None
+        """Called on the transfer's thread when it goes to sleep."""
         self._monotonic, self._sleep = time.monotonic, time.sleep
         self._ahead_s = 0.0
         self._slept_s = 0.0
@@ -48,6 +51,7 @@ class WorkerClock:
         if not _is_worker():
             self._sleep(seconds)
             return
+        self.on_pause()
         with self._lock:
             self._ahead_s += seconds
             self._slept_s += seconds
