@@ -65,6 +65,12 @@ def _with_without(verb: Verb) -> Verb:
     return click.option("--without", "without", multiple=True, metavar="SLUG", help=text)(verb)
 
 
+def _with_jobs(verb: Verb) -> Verb:
+    text = "How many suites run at a time, each in a process of its own. [default: the cores, at most 4]"
+    kind = click.IntRange(min=1)
+    return click.option("--jobs", type=kind, metavar="N", envvar="PATCHSTACK_JOBS", show_envvar=True, help=text)(verb)
+
+
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="patchstack")
 @click.option("--config", type=click.Path(path_type=Path), default=Path("deploy.yaml"), show_default=True)
@@ -228,6 +234,7 @@ def merge(
     show_default=True,
     help="Which kept results to make again: none, today's share of a week, all.",
 )
+@_with_jobs
 @_with_json
 @_with_dry_run
 @click.pass_obj
@@ -237,6 +244,7 @@ def test(
     without: tuple[str, ...],
     suites: tuple[str, ...],
     rerun: str,
+    jobs: int | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -253,7 +261,7 @@ def test(
             chosen = stage.selected(work, composition, suites)
             _emit(json.dumps({"would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
             return
-        report = stage.run_guards(work, run, composition, only=suites, rerun=rerun)
+        report = stage.run_guards(work, run, composition, only=suites, rerun=rerun, jobs=jobs)
         verdicts = stage.gate(work, run, composition, report)
     _emit(store.encode(report) if as_json else render_guards(report, verdicts))
     stage.raise_for(verdicts, run.id)
@@ -316,10 +324,13 @@ def _show_night(night: NightReport, as_json: bool) -> None:
 @main_group.command(name="nightly")
 @click.option("--local", "local_night", is_flag=True, help="As before the verb: no GitHub, the remote's refs.")
 @click.option("--force", is_flag=True, help="Do not stop at an unchanged plan; the gate is never skipped.")
+@_with_jobs
 @_with_json
 @_with_dry_run
 @click.pass_obj
-def nightly_command(options: Options, local_night: bool, force: bool, as_json: bool, dry_run: bool) -> None:
+def nightly_command(
+    options: Options, local_night: bool, force: bool, jobs: int | None, as_json: bool, dry_run: bool
+) -> None:
     """A whole night: the verbs in order, under one lock, with a report whatever happens."""
     from patchstack import nightly, store
     from patchstack.report.terminal import render_plan
@@ -332,7 +343,7 @@ def nightly_command(options: Options, local_night: bool, force: bool, as_json: b
                 planned = run_plan(work, run)
             _emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
-        night = nightly.night(work, force=force)
+        night = nightly.night(work, force=force, jobs=jobs)
     try:
         _show_night(night, as_json)
     except _ReaderLeft:  # how the night ended is what counts

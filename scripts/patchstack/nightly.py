@@ -55,7 +55,7 @@ class _Sofar:
     nothing_to_do: bool = False
 
 
-def night(work: Workplace, *, force: bool = False) -> NightReport:
+def night(work: Workplace, *, force: bool = False, jobs: int | None = None) -> NightReport:
     """Run a whole night in a new run folder. The caller holds the lock.
 
     Wrong input is refused before anything is made. After that a failure that stops the night is in the report
@@ -68,7 +68,7 @@ def night(work: Workplace, *, force: bool = False) -> NightReport:
     sofar = _Sofar()
     failure: BaseException | None = None
     try:
-        _verbs_in_order(work, run, clock, sofar, force)
+        _verbs_in_order(work, run, clock, sofar, force, jobs)
     except (Exception, KeyboardInterrupt) as error:
         failure = error
         if not isinstance(error, PatchstackError | KeyboardInterrupt):
@@ -79,7 +79,7 @@ def night(work: Workplace, *, force: bool = False) -> NightReport:
     return report
 
 
-def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, force: bool) -> None:
+def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, force: bool, jobs: int | None) -> None:
     with clock.stage("remote"), work.progress.stage("remote"):
         remote = open_remote(work)
         sofar.previous = remote.history.last.line if remote.history.last else None
@@ -97,7 +97,7 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, forc
         sofar.composition = merge(work, run)
         sofar.range_diffs = range_diffs(work.store(), sofar.previous, sofar.composition)
     with clock.stage("test"), work.progress.stage("test"):
-        sofar.tests = run_guards(work, run, sofar.composition)
+        sofar.tests = run_guards(work, run, sofar.composition, jobs=jobs)
     verdicts = gate(work, run, sofar.composition, sofar.tests)
     sofar.verdicts = verdicts.verdicts
     raise_for(verdicts, run.id)

@@ -2,6 +2,7 @@
 
 Output is captured as text, by way of files: what a child leaves behind may hold a pipe open for ever. A child
 runs in a session of its own, and when it ends, of itself or by us, what is left of that session is ended too.
+Only the main thread hears of Ctrl-C: what other threads run is run under a `Stop`, which that thread pulls.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from patchstack.errors import MachineError
+
+Popen = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,52 @@ class ProcessTimeout(MachineError):
         self.stderr = stderr
 
 
-def _end_session(child: subprocess.Popen[bytes]) -> None:
+class Stopped(MachineError):
+    """The program was ended, or not begun, because its `Stop` was pulled."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__(f"`{' '.join(argv[:6])}` was ended, for the run that it belonged to was stopped")
+
+
+class Stop:
+    """Ends every program that runs under it, in whatever thread; once it is pulled, none begins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: set[Popen] = set()
+        self._pulled = False
+
+    @property
+    def pulled(self) -> bool:
+        return self._pulled
+
+    def pull(self) -> None:
+        with self._lock:
+            self._pulled = True
+            for child in self._children:
+                _kill_session(child)
+
+    @contextlib.contextmanager
+    def child(self, argv: Sequence[str], begin: Callable[[], Popen]) -> Iterator[Popen]:
+        """What ``begin`` starts; at the end of the block its session is ended."""
+        with self._lock:
+            if self._pulled:
+                raise Stopped(argv)
+            child = begin()
+            self._children.add(child)
+        try:
+            yield child
+        finally:
+            _kill_session(child)
+            child.wait()
+            with self._lock:
+                self._children.discard(child)
+
+
+def _kill_session(child: Popen) -> None:
     """End the child, and all that it started and that did not make a session of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _text(stream: IO[bytes]) -> str:
@@ -67,36 +112,45 @@ def run(
     stdin: str | None = None,
     timeout_s: float | None = None,
     check: bool = True,
+    under: Stop | None = None,
 ) -> Completed:
     """Run ``argv`` to its end and return what it printed.
 
     ``env`` replaces the whole environment (``None``: inherit it). Raises `ProcessFailed` for a non-zero
-    end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, and `MachineError` when the program
-    is not there.
+    end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, `Stopped` when ``under`` was pulled, and
+    `MachineError` when the program is not there.
     """
+    stop = under or Stop()
     with ExitStack() as files:
         given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         given.write((stdin or "").encode(errors="surrogateescape"))
         given.seek(0)
-        try:
-            child = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                env=None if env is None else dict(env),
-                stdin=given,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise MachineError(f"`{argv[0]}` cannot be started: {error.strerror}; install it and run again") from error
-        try:
-            child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            _end_session(child)
-            raise ProcessTimeout(argv, timeout_s or 0.0, _text(out), _text(err)) from None
-        finally:
-            _end_session(child)
+
+        def begin() -> Popen:
+            try:
+                return subprocess.Popen(
+                    list(argv),
+                    cwd=cwd,
+                    env=None if env is None else dict(env),
+                    stdin=given,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                said = f"`{argv[0]}` cannot be started: {error.strerror}; install it and run again"
+                raise MachineError(said) from error
+
+        late = False
+        with stop.child(argv, begin) as child:
+            try:
+                child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                late = True
+        if stop.pulled:
+            raise Stopped(argv)
+        if late:
+            raise ProcessTimeout(argv, timeout_s or 0.0, _text(out), _text(err))
         completed = Completed(tuple(argv), child.returncode, _text(out), _text(err))
     if check and completed.returncode != 0:
         raise ProcessFailed(completed)

@@ -82,8 +82,19 @@ def child_environment(root: Path, tree: Tree, home: Path) -> dict[str, str]:
     }
 
 
-def run_suite(suite: Suite, tree: Tree, root: Path, logs: Path, limit_s: float) -> tuple[GuardResult, ...]:
-    """Every test of ``suite`` on ``tree``; the output is kept in ``logs``.
+# Pytest as `python -m pytest` runs it, in a process that ends when whoever started it was killed (prctl(2),
+# PR_SET_PDEATHSIG); what a test starts in the bed ends with that process in the same way.
+_PYTEST = """
+import ctypes, runpy, signal
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+"""
+
+
+def run_suite(
+    suite: Suite, tree: Tree, root: Path, log: Path, limit_s: float, under: process.Stop | None = None
+) -> tuple[GuardResult, ...]:
+    """Every test of ``suite`` on ``tree``; the output is kept in ``log``.
 
     The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
     it was running and missing if it had not begun.
@@ -93,15 +104,16 @@ def run_suite(suite: Suite, tree: Tree, root: Path, logs: Path, limit_s: float) 
         home.mkdir()
         record = Path(scratch) / "record.jsonl"
         options = ["-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(root)]
-        argv = [str(tree.python), "-m", "pytest", "-q", *options, "--record", str(record), *suite.paths]
+        argv = [str(tree.python), "-c", _PYTEST, "-q", *options, "--record", str(record), *suite.paths]
+        environment = child_environment(root, tree, home)
         ended = "ended"
         try:
-            done = process.run(argv, cwd=root, env=child_environment(root, tree, home), timeout_s=limit_s, check=False)
+            done = process.run(argv, cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
         except process.ProcessTimeout as late:
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
-        logs.mkdir(parents=True, exist_ok=True)
-        (logs / f"{suite.slug}.log").write_text(output)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(output)
         lines = record.read_text(errors="replace").splitlines() if record.is_file() else []
     return read_record(suite, lines, ended)
 

@@ -1,102 +1,27 @@
-"""The `cpu` lane: the guards on the composed tree, and each patch's on its ground to see them fail there.
-
-On the composed tree every guard runs every time. On a ground an answer is kept by key; each day a seventh of
-the kept answers is due and made again, so that within a week all of them have been.
-"""
+"""The `cpu` lane: the guards on the composed tree, and each patch's on its ground to see them fail there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
-from enum import StrEnum
 from pathlib import Path
 
-from patchstack.model import GuardOutcome, GuardReport, GuardResult, Scenario, Sha, TreeRun
-from patchstack.regress.execute import Tree, run_suite
-from patchstack.regress.kept import keep, proof_key, read_kept
+from patchstack.errors import PatchstackError
+from patchstack.model import GuardReport, GuardResult, Scenario, TreeRun
+from patchstack.process import Stop
+from patchstack.regress.crew import has_own_network, run_parts
+from patchstack.regress.durations import read_durations, write_durations
+from patchstack.regress.execute import run_suite
+from patchstack.regress.kept import keep
+from patchstack.regress.parts import Part, decide_parts
 from patchstack.regress.prove import prove
-from patchstack.regress.suites import BED_SUITE, Suite
+from patchstack.regress.steps import Keeping, Step, Subject
+from patchstack.regress.suites import files_of
 
-SUITE_LIMIT_S = 1800.0
-"""The child that runs one patch's guards is ended after this; each test has its own, shorter limit."""
+PART_LIMIT_S = 1800.0
+"""The child that runs a patch's guards, or one file of them, is ended after this; each test has its own limit."""
 
-DAYS_TO_SEE_ALL = 7
 LONGEST_NAME = 120
 """Of a folder of logs, in characters."""
-
-_WROTE = "these guards wrote into the tree under test"
-
-
-class Rerun(StrEnum):
-    """Which kept answers are made again."""
-
-    NONE = "none"
-    DUE = "due"
-    ALL = "all"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A tree under test, as `TreeRun` names it."""
-
-    label: str
-    composed: bool
-    sha: Sha
-    tree: Tree
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Where answers are kept, and what besides tree and guard their key is made of."""
-
-    folder: Path
-    bed_key: str
-    natives: str
-    tool: str
-    rerun: Rerun
-    today: date
-
-
-@dataclass(frozen=True)
-class Step:
-    """One suite on one tree: its answer is kept, or it runs."""
-
-    subject: Subject
-    suite: Suite
-    key: str
-    kept: tuple[GuardResult, ...] | None
-
-
-def is_due(key: str, today: date) -> bool:
-    """Whether a kept answer belongs to today's share."""
-    return int(key[:8], 16) % DAYS_TO_SEE_ALL == today.toordinal() % DAYS_TO_SEE_ALL
-
-
-def decide_steps(
-    composed: Subject, grounds: Mapping[str, Subject], suites: Sequence[Suite], keeping: Keeping
-) -> tuple[Step, ...]:
-    """What runs and what is kept: every suite but the bed's on the composed tree, and each on its own ground.
-
-    ``grounds`` maps a suite's slug to its ground; the bed's own controls look at the plain base only.
-    """
-    pairs = [(composed, suite) for suite in suites if suite.slug != BED_SUITE]
-    for label in dict.fromkeys(grounds[suite.slug].label for suite in suites):
-        pairs += [(grounds[suite.slug], suite) for suite in suites if grounds[suite.slug].label == label]
-    steps = []
-    for subject, suite in pairs:
-        key = proof_key(subject.sha, keeping.natives, suite, keeping.bed_key, keeping.tool)
-        steps.append(Step(subject, suite, key, None if subject.composed else _answer(key, keeping)))
-    return tuple(steps)
-
-
-def _answer(key: str, keeping: Keeping) -> tuple[GuardResult, ...] | None:
-    """The kept answer, unless it is to be made again."""
-    kept = read_kept(keeping.folder, key)
-    if kept is None or keeping.rerun is Rerun.ALL:
-        return None
-    is_old = kept.made_on != keeping.today.isoformat()
-    return None if keeping.rerun is Rerun.DUE and is_old and is_due(key, keeping.today) else kept.results
 
 
 def run_lane(
@@ -106,34 +31,65 @@ def run_lane(
     *,
     root: Path,
     logs: Path,
+    workers: int,
     progress: Callable[[str], None],
     restore: Callable[[Subject], bool],
     not_run: tuple[Scenario, ...] = (),
 ) -> GuardReport:
-    """Run what is not kept, keep what is an answer, and judge each patch by the two trees.
+    """Run what is not kept, keep what is an answer, and judge each patch by its two trees.
 
-    ``restore`` compares a subject's tree with git's and writes it again if it differs, and says whether it did:
-    what guards say while they write into the tree under test is no answer, and the next ones get it clean.
+    The report is in the order of ``steps``, whoever ended first. ``restore`` compares a subject's tree with
+    git's and writes it again if it differs, and says whether it did: what guards say while they write into the
+    tree under test is no answer, and the next ones get it clean.
     """
-    runs: dict[Subject, list[GuardResult]] = {}
-    ran: set[Subject] = set()
-    for number, step in enumerate(steps, start=1):
-        subject, results = step.subject, step.kept
-        if results is None:
-            progress(f"guards of {step.suite.slug} on {subject.label} ({number} of {len(steps)})")
-            results = run_suite(step.suite, subject.tree, root, logs / _folder_name(subject), SUITE_LIMIT_S)
-            if restore(subject):
-                results = tuple(replace(said, outcome=GuardOutcome.CRASH, reason=_WROTE) for said in results)
-            keep(keeping.folder, step.key, keeping.today, results)
-            ran.add(subject)
-        runs.setdefault(subject, []).extend(results)
-    trees = tuple(
-        TreeRun(subject.label, subject.composed, subject.sha, tuple(found), subject not in ran)
-        for subject, found in runs.items()
-    )
+    known = read_durations(keeping.folder)
+    trees = [step.subject.tree for step in steps if step.kept is None]
+    if workers > 1 and trees and not has_own_network(root, trees[0]):
+        progress("this machine allows no network namespace: the guards run one after the other")
+        workers = 1
+    parts = decide_parts(steps, workers, known, lambda suite: files_of(root, suite))
+    found: dict[Part, tuple[GuardResult, ...]] = {}
+
+    def run(part: Part, stop: Stop) -> tuple[GuardResult, ...]:
+        subject = part.step.subject
+        log = logs / _folder_name(subject) / f"{part.name}.log"
+        return run_suite(part.suite, subject.tree, root, log, PART_LIMIT_S, stop)
+
+    def settle(part: Part, results: tuple[GuardResult, ...]) -> None:
+        nonlocal known
+        found[part] = results
+        known = known.after(results, composed=part.step.subject.composed)
+        siblings = [other for other in parts if other.step == part.step]
+        if all(other in found for other in siblings):
+            keep(keeping.folder, part.step.key, keeping.today, _results_of(part.step, found))
+            write_durations(keeping.folder, known)
+
+    run_parts(parts, workers, run, restore=restore, settle=settle, progress=progress)
+    lost = [f"{part.name} on {part.step.subject.label}" for part in parts if part not in found]
+    if lost:
+        raise PatchstackError(f"guards were begun and nobody heard how they ended: {', '.join(lost)}")
+    runs = _tree_runs(steps, found)
     on_ground = {step.suite.slug: step.subject.label for step in steps if not step.subject.composed}
     patches = [step.suite.slug for step in steps if step.subject.composed]
-    return GuardReport(lane, keeping.bed_key, trees, prove({slug: on_ground[slug] for slug in patches}, trees), not_run)
+    return GuardReport(lane, keeping.bed_key, runs, prove({slug: on_ground[slug] for slug in patches}, runs), not_run)
+
+
+def _results_of(step: Step, found: Mapping[Part, tuple[GuardResult, ...]]) -> tuple[GuardResult, ...]:
+    """What the parts of ``step`` said, in their order."""
+    mine = sorted((part for part in found if part.step == step), key=lambda part: part.place)
+    return tuple(result for part in mine for result in found[part])
+
+
+def _tree_runs(steps: Sequence[Step], found: Mapping[Part, tuple[GuardResult, ...]]) -> tuple[TreeRun, ...]:
+    """One run a tree, in the order of ``steps``."""
+    runs = []
+    for subject in dict.fromkeys(step.subject for step in steps):
+        mine = [step for step in steps if step.subject == subject]
+        results = [step.kept if step.kept is not None else _results_of(step, found) for step in mine]
+        kept = all(step.kept is not None for step in mine)
+        flat = tuple(result for said in results for result in said)
+        runs.append(TreeRun(subject.label, subject.composed, subject.sha, flat, kept))
+    return tuple(runs)
 
 
 def _folder_name(subject: Subject) -> str:

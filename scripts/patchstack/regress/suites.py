@@ -62,6 +62,12 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     return tuple(suites)
 
 
+def files_of(root: Path, suite: Suite) -> tuple[str, ...]:
+    """Every test file of ``suite``, relative to ``root``, each once, in pytest's order."""
+    files = (file for path in suite.paths for file in _test_files(root / path))
+    return tuple(dict.fromkeys(file.relative_to(root).as_posix() for file in files))
+
+
 def _conftests(root: Path, target: Path) -> list[Path]:
     """What pytest reads on its way from the root to ``target``."""
     folders = [target, *target.parents]

@@ -15,7 +15,8 @@ from patchstack.regress.bed import Bed, prepare_bed
 from patchstack.regress.execute import Tree
 from patchstack.regress.gate import judge
 from patchstack.regress.ground import Ground
-from patchstack.regress.lane import Keeping, Rerun, Subject, decide_steps, run_lane
+from patchstack.regress.lane import run_lane
+from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
 from patchstack.regress.suites import BED_SUITE
 from patchstack.store import Run, now_utc
 from patchstack.upstream.lay import materialise
@@ -25,6 +26,7 @@ from patchstack.verbs.selection import Selection, grounds_of, select
 from patchstack.workplace import Workplace
 
 NIGHTLY = "nightly"
+MOST_JOBS = 4
 TREES_KEPT = 8
 """Trees on disk (60 MB each) that stay for the next run; the least recently used go first."""
 
@@ -41,9 +43,15 @@ def selected(work: Workplace, composition: Composition, only: Sequence[str]) -> 
 
 
 def run_guards(
-    work: Workplace, run: Run, composition: Composition, *, only: Sequence[str] = (), rerun: str = Rerun.DUE.value
+    work: Workplace,
+    run: Run,
+    composition: Composition,
+    *,
+    only: Sequence[str] = (),
+    rerun: str = Rerun.DUE.value,
+    jobs: int | None = None,
 ) -> GuardReport:
-    """Run the guards; the report says for each what it did on either tree."""
+    """Run the guards, ``jobs`` suites at a time; the report says for each what it did on either tree."""
     selection = select(work, composition, only)
     bed = open_bed(work, composition.base)
     composed = Subject(selection.label, True, composition.tree, lay_tree(work, composition.tree, bed))
@@ -64,12 +72,18 @@ def run_guards(
         keeping,
         root=work.root,
         logs=run.folder / "logs",
+        workers=jobs or default_jobs(),
         progress=work.progress,
         restore=lambda subject: _restored(work, subject),
         not_run=selection.not_run,
     )
     run.write(report)
     return report
+
+
+def default_jobs() -> int:
+    """As many as this process has cores, but not more than four: each takes memory as well."""
+    return min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
 
 def verdicts_on(work: Workplace, composition: Composition, report: GuardReport) -> Verdicts:

@@ -12,7 +12,8 @@ import pytest
 from patchstack.errors import ConfigError, MachineError
 from patchstack.model import GuardOutcome, Sha, Standing
 from patchstack.regress.execute import Tree, child_environment, read_record, run_suite
-from patchstack.regress.lane import Keeping, Rerun, Subject, decide_steps, run_lane
+from patchstack.regress.lane import run_lane
+from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 
 ROOT = Path(__file__).parents[3]
@@ -73,7 +74,7 @@ def fake_bed(tmp_path: Path, *tests: str) -> tuple[Path, Tree]:
 
 def run_guards(tmp_path: Path, *tests: str) -> dict[str, GuardOutcome]:
     root, tree = fake_bed(tmp_path, *tests)
-    found = run_suite(Suite("x", ("tests/regression/x",), "d"), tree, root, tmp_path / "logs", 60.0)
+    found = run_suite(Suite("x", ("tests/regression/x",), "d"), tree, root, tmp_path / "x.log", 60.0)
     return {result.test.rpartition(":")[2]: result.outcome for result in found}
 
 
@@ -129,7 +130,14 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
 
     steps = decide_steps(composed, grounds, suites, keeping)
     report = run_lane(
-        "cpu", steps, keeping, root=root, logs=tmp_path / "logs", progress=lambda _: None, restore=restore
+        "cpu",
+        steps,
+        keeping,
+        root=root,
+        logs=tmp_path / "logs",
+        workers=1,
+        progress=lambda _: None,
+        restore=restore,
     )
     said = {(run.label, result.slug): result.outcome for run in report.runs for result in run.results}
     assert said == {

@@ -12,7 +12,7 @@ from patchstack.errors import ConfigError
 from patchstack.model import GuardOutcome, GuardResult, Sha
 from patchstack.regress.execute import Tree
 from patchstack.regress.kept import KeptResults, keep, proof_key, read_kept
-from patchstack.regress.lane import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 
 SUITE = Suite("x", ("tests/regression/x",), "d")
