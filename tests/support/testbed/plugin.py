@@ -37,12 +37,14 @@ import pytest
 
 from testbed import network
 from testbed.assertions import is_by_the_test
+from testbed.device import Device, device
 from testbed.ports import Ports
 from testbed.processes import Children
 from testbed.program import Programs
 from testbed.shared_servers import SharedServers
 from testbed.standins import activate
 from testbed.tiny_model import make_tiny_model
+from testbed.warm import WarmProcesses
 
 DEFAULT_LIMIT_S = 120.0
 TEARDOWN_LIMIT_S = 30.0
@@ -58,6 +60,7 @@ class LimitReached(BaseException):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, metavar="FILE", help="append each test's outcome to FILE, as JSON lines")
+    parser.addoption("--fresh", action="store_true", help="start each child in a fresh interpreter, fork none")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PATCHSTACK_TREE"):
         config.stash[_NETWORK] = network.make_private()
     activate()
+    config.stash[_ENVIRONMENT] = dict(os.environ)
     record = Record(config.getoption("--record"))
     config.pluginmanager.register(record, "testbed-record")
     config.pluginmanager.register(Limits(record), "testbed-limits")
@@ -75,6 +79,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     return f"network: {config.stash[_NETWORK]}" if _NETWORK in config.stash else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _WARM in config.stash:
+        terminalreporter.write_line(f"children: {config.stash[_WARM].summary()}")
 
 
 @pytest.fixture
@@ -85,19 +94,32 @@ def ports() -> Iterator[Ports]:
     held.close()
 
 
+@pytest.fixture(scope="session")
+def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcesses | None]:
+    """What children are forked from; None with ``--fresh``, and on CUDA, which survives no fork."""
+    config = request.config
+    if config.getoption("--fresh") or device() is Device.CUDA:
+        yield None
+        return
+    processes = WarmProcesses(tmp_path_factory.mktemp("warm"), config.stash[_ENVIRONMENT])
+    config.stash[_WARM] = processes
+    yield processes
+    processes.close()
+
+
 @pytest.fixture
-def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Children]:
+def children(request: pytest.FixtureRequest, tmp_path: Path, warm: WarmProcesses | None) -> Iterator[Children]:
     """Processes of this test; none outlives it. A failing test shows the end of their output."""
-    started = Children(tmp_path / "children")
+    started = Children(tmp_path / "children", warm)
     _processes_of(request.node).append(started)
     yield started
     started.close()
 
 
 @pytest.fixture
-def programs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Programs]:
+def programs(request: pytest.FixtureRequest, tmp_path: Path, warm: WarmProcesses | None) -> Iterator[Programs]:
     """Servers of this test alone; none of their processes outlives it. A failing test shows the end of their logs."""
-    started = Programs(tmp_path / "programs")
+    started = Programs(tmp_path / "programs", warm)
     _processes_of(request.node).append(started)
     yield started
     started.close()
@@ -110,8 +132,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _servers_of_all_tests(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[SharedServers]:
-    ports, started = Ports(), Programs(tmp_path_factory.mktemp("shared"))
+def _servers_of_all_tests(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, warm: WarmProcesses | None
+) -> Iterator[SharedServers]:
+    ports, started = Ports(), Programs(tmp_path_factory.mktemp("shared"), warm)
     yield SharedServers(started, ports, tiny_model)
     started.close()
     ports.close()
@@ -127,6 +151,8 @@ def shared_servers(request: pytest.FixtureRequest, _servers_of_all_tests: Shared
 
 _PROCESSES = pytest.StashKey[list[Children | Programs]]()
 _NETWORK = pytest.StashKey[str]()
+_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+_WARM = pytest.StashKey[WarmProcesses]()
 
 
 def _processes_of(item: pytest.Item) -> list[Children | Programs]:
