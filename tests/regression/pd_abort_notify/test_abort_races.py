@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from testbed import Children, Ports
+from testbed import Children, Ports, room_calls
 from testbed.control_peer import DecodePeer, buffers
 from testbed.control_wire import FAILED, LOOPBACK, drained, registration, status
 from testbed.mooncake_pair import Side, start_side
@@ -19,12 +19,6 @@ SETTLE_S = 10.0
 WORKER = "(transfer_worker)"
 READER = "(bootstrap_thread)"
 ALIEN = 77
-
-
-def open_and_send(side: Side, room: int) -> None:
-    side.open_sender(room, pages=1, aux_slot=0)
-    side.wait_for(room, ("WaitingForInput", "Failed"), SETTLE_S)
-    side.send(room, [1])
 
 
 def another_session(peer: DecodePeer) -> str:
@@ -37,7 +31,7 @@ def cleared_between_two_looks(peer: DecodePeer, room: int) -> None:
     """T1. The scheduler clears the room right after the worker has looked it up for the first time."""
     peer.publish(room, pages=[5])
     peer.prefill.call(vanish_when_looked_up, room)
-    peer.prefill.call(open_and_send, room)
+    peer.prefill.call(room_calls.open_and_send, room, [[1]], 1)
     assert peer.prefill.call(has_vanished), "the room was not cleared between two looks"
 
 
@@ -45,7 +39,7 @@ def joined_while_it_is_sent(peer: DecodePeer, room: int) -> None:
     """T5. Metadata of one more session comes while the worker is at the room's first one."""
     peer.prefill.hold("kv")
     peer.publish(room, pages=[5])
-    peer.prefill.call(open_and_send, room)
+    peer.prefill.call(room_calls.open_and_send, room, [[1]], 1)
     assert peer.prefill.wait_until_held()
     peer.publish(room, pages=[6], session=another_session(peer))
     assert peer.was_read()
@@ -55,7 +49,7 @@ def joined_while_it_is_sent(peer: DecodePeer, room: int) -> None:
 def never_registered(peer: DecodePeer, room: int) -> None:
     """T6. The room names a session that has never said where its memory is."""
     peer.publish(room, pages=[5], session=another_session(peer))
-    peer.prefill.call(open_and_send, room)
+    peer.prefill.call(room_calls.open_and_send, room, [[1]], 1)
 
 
 RACES = [cleared_between_two_looks, joined_while_it_is_sent, never_registered]
@@ -125,7 +119,7 @@ def threads(name: str) -> int:
 def next_room_succeeds(side: Side, room: int) -> bool:
     """Whether the next room of the same queue does; False as soon as a worker is dead."""
     workers = len(side.manager.transfer_queues)
-    open_and_send(side, room)
+    room_calls.open_and_send(side, room, [[1]], 1)
 
     def settled() -> bool:
         return side.poll(room) in ("Success", "Failed") or threads(WORKER) < workers
@@ -145,7 +139,8 @@ def revive_worker(side: Side) -> None:
 def test_a_registration_may_come_before_prefill_is_complete(children: Children, ports: Ports) -> None:
     """A decode rank registers once; if that is lost, all its rooms fail.
 
-    Forced: the registration is there when the manager makes its first queue, and is given time to be read.
+    Forced: the registration is there when the manager makes its table of failed sessions, and is given time to be
+    read.
     """
     prefill = start_side(children, ports, "prefill")
     registered, alive = prefill.call(register_while_a_manager_starts)
@@ -163,29 +158,29 @@ def register_while_a_manager_starts(side: Side) -> tuple[bool, bool]:
     readers = threads(READER)
     frames = registration(9, buffers(side))
     outbox = zmq.Context.instance().socket(zmq.PUSH)
-    bind, queue = common.get_zmq_socket_on_host, mooncake.FastQueue
+    bind, table = common.get_zmq_socket_on_host, mooncake.defaultdict
 
     def noted_bind(*args: Any, **kwargs: Any) -> Any:
         bound = bind(*args, **kwargs)
         ports.append(bound[0])
         return bound
 
-    def late_queue() -> Any:
+    def late_table(*args: Any) -> Any:
         if not sent.is_set():
             sent.set()
             outbox.connect(f"tcp://{LOOPBACK}:{ports[-1]}")
             outbox.send_multipart(frames)
             # Read by now, if there is a thread that reads: it has the session, or is dead.
             wait_until(lambda: threads(READER) <= readers, lambda _: False, 1.0)
-        return queue()
+        return table(*args)
 
     sent = threading.Event()
-    common.get_zmq_socket_on_host, mooncake.FastQueue = noted_bind, late_queue
+    common.get_zmq_socket_on_host, mooncake.defaultdict = noted_bind, late_table
     try:
         old = side.manager
         manager = type(old)(old.kv_args, DisaggregationMode.PREFILL, old.server_args, False)
     finally:
-        common.get_zmq_socket_on_host, mooncake.FastQueue = bind, queue
-    assert sent.is_set(), "the manager made no queue"
+        common.get_zmq_socket_on_host, mooncake.defaultdict = bind, table
+    assert sent.is_set(), "the manager made no table of failed sessions"
     wait_until(lambda: manager.decode_kv_args_table or threads(READER) <= readers, bool, SETTLE_S)
     return bool(manager.decode_kv_args_table), threads(READER) > readers

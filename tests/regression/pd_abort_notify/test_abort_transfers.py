@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-from testbed import Children, Ports
+from testbed import Children, Ports, room_calls
 from testbed.control_peer import DecodePeer
 from testbed.control_wire import FAILED, LOOPBACK, SUCCESS, Frames, abort, drained, noted, status
 from testbed.mooncake_pair import MooncakePair, PairShape, Side, start_pair, start_side
@@ -18,8 +18,11 @@ TOLD_S = 3.0
 """Longer than an ABORT takes; where none is sent the wait ends here."""
 
 KNOCK_S = 1.0
+SOON_S = 1.0
+TWO_AT_A_TIME = {"SGLANG_DISAGGREGATION_THREAD_POOL_SIZE": "8", "SGLANG_DISAGGREGATION_QUEUE_SIZE": "4"}
 ALL_ATTEMPTS = 1000
 ALIEN = 77
+DIED = "prefill's bootstrap thread died of an ABORT"
 
 
 class Moment(NamedTuple):
@@ -84,14 +87,7 @@ def wait_for_transfers(side: Side, count: int) -> bool:
 def begin(peer: DecodePeer, room: int, chunks: int = 1) -> None:
     """Open a room for the test's own decode rank and send so many of its two chunks."""
     peer.publish(room, pages=[5, 6])
-    peer.prefill.call(open_and_send, room, chunks)
-
-
-def open_and_send(side: Side, room: int, chunks: int) -> None:
-    side.open_sender(room, pages=2, aux_slot=0)
-    side.wait_for(room, ("WaitingForInput", "Failed"), TOLD_S)
-    for page in (1, 2)[:chunks]:
-        side.send(room, [page])
+    peer.prefill.call(room_calls.open_and_send, room, [[1], [2]][:chunks], 2)
 
 
 def heard_until(peer: DecodePeer, last: Frames) -> list[Frames]:
@@ -114,7 +110,8 @@ def test_drained_is_said_when_nothing_is_under_way(children: Children, ports: Po
         peer.abort(room=1, generation=5)
         second.abort(room=1, generation=6)
         peer.abort(room=ALIEN)
-        assert peer.was_read() and second.was_read(), "prefill's bootstrap thread died of an ABORT"
+        assert peer.was_read(), DIED
+        assert second.was_read(), DIED
         # An ABORT without a generation is answered at once, and what comes later than its answer was not sent before.
         assert heard_until(peer, noted(ALIEN)) == [noted(1)]
         assert second.receive(0) is None
@@ -131,13 +128,37 @@ def test_drained_is_said_when_nothing_is_under_way(children: Children, ports: Po
         assert peer.was_read()
         prefill.release()
         assert set(heard_until(peer, drained(3, 7))) <= {status(3, FAILED)}
-        prefill.call(send_rest, 2)
+        prefill.call(room_calls.send, 2, [2])
         assert heard_until(peer, status(2, SUCCESS)) == []
         assert [done.kind for done in prefill.transfers()] == ["kv", "kv", "kv", "aux"]
 
 
-def send_rest(side: Side, room: int) -> None:
-    side.send(room, [2])
+def test_layers_that_are_sent_one_by_one(children: Children, ports: Ports) -> None:
+    """A decode rank of another tensor size gets each layer in a call of its own, two at a time here."""
+    prefill = start_side(children, ports, "prefill", PairShape(env=TWO_AT_A_TIME))
+    with DecodePeer(prefill) as peer:
+        # One call fails while another is in the engine: the room has not ended before that one has
+        peer.register(tensor_size=2)
+        prefill.fail_next("kv")
+        prefill.hold("kv", after=1)
+        begin(peer, room=1, chunks=1)
+        assert prefill.wait_until_held()
+        early = peer.receive(SOON_S)
+        prefill.release()
+        assert (early, peer.receive()) == (None, status(1, FAILED)), "decode was told while a layer was being written"
+        assert [done.injected for done in prefill.transfers()] == [True, False]
+
+        # An abort while the first layers are in the engine
+        peer.register(tensor_size=2)
+        before = len(prefill.transfers())
+        prefill.hold("kv")
+        begin(peer, room=2, chunks=1)
+        assert prefill.wait_until_held()
+        peer.abort(room=2, generation=1)
+        assert peer.was_read(), DIED
+        prefill.release()
+        assert set(heard_until(peer, drained(2, 1))) <= {status(2, FAILED)}
+        assert 1 <= len(prefill.transfers()) - before <= 2, "layers that had not begun were sent after the abort"
 
 
 def test_a_room_with_a_failed_call_is_never_said_to_be_drained(children: Children, ports: Ports) -> None:
@@ -151,7 +172,7 @@ def test_a_room_with_a_failed_call_is_never_said_to_be_drained(children: Childre
         begin(peer, room=1, chunks=2)
         assert prefill.wait_until_held()
         peer.abort(room=1, generation=1)
-        assert peer.was_read(), "prefill's bootstrap thread died of an ABORT"
+        assert peer.was_read(), DIED
         prefill.release()
         heard_until(peer, status(1, FAILED))
         peer.abort(room=1, generation=2)
@@ -165,17 +186,13 @@ def test_a_room_with_a_failed_call_is_never_said_to_be_drained(children: Childre
         heard += heard_until(peer, drained(ALIEN, 4))
 
         # Its sender is gone; what was on its way is not
-        prefill.call(clear, 1)
+        prefill.call(room_calls.clear, 1)
         peer.abort(room=1, generation=5)
         peer.abort(room=ALIEN, generation=6)
         heard += heard_until(peer, drained(ALIEN, 6))
 
         assert {done.injected for done in prefill.transfers()} == {True}, "no fault was injected"
         assert [frames for frames in heard if frames[0] == b"ABORT_ACK"] == []
-
-
-def clear(side: Side, room: int) -> None:
-    side.rooms[room].clear()
 
 
 def test_nobody_is_answered_who_is_not_a_decode_rank(children: Children, ports: Ports) -> None:
@@ -189,7 +206,7 @@ def test_nobody_is_answered_who_is_not_a_decode_rank(children: Children, ports: 
             for generation in (None, 1):
                 peer.send(*abort(room, port, generation))
         peer.abort(room=2, generation=1)
-        assert peer.was_read(), "prefill's bootstrap thread died of an ABORT"
+        assert peer.was_read(), DIED
         assert peer.receive_until(drained(2, 1))[-1:] == [drained(2, 1)]
         stranger.settimeout(KNOCK_S)
         try:
