@@ -53,8 +53,10 @@ def refusals(side: DecodeSide, settings: list[dict[str, str]]) -> list[str]:
         try:
             manager = type(side.manager)(side.manager.kv_args, DisaggregationMode.DECODE, side.manager.server_args, False)
         except ValueError as error:
+            side.kept.append(error)  # with what was made so far, for a ZMQ context is not to be collected here
             said.append(str(error))
         else:
+            side.kept.append(manager)
             said.append("")
         finally:
             os.environ.clear()

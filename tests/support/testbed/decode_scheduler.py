@@ -95,7 +95,7 @@ class DecodeSide(Side):
 
         self.scheduler = scheduler = SchedulerWithoutModel()
         allocator = PagedTokenToKVPoolAllocator(
-            tokens, shape.page_size, torch.float32, "cpu", self.pool, need_sort=False
+            tokens, shape.page_size, torch.float32, "cpu", self.pool, need_sort=True
         )
         requests = DecodeReqToTokenPool(
             size=shape.running,

@@ -75,6 +75,8 @@ class Side:
         """``KVPoll`` values by name: Failed, Bootstrapping, WaitingForInput, Transferring, Success."""
         self.rooms: dict[int, Any] = {}
         """The sender or receiver of each room that was opened here."""
+        self.kept: list[object] = []
+        """What a guard's functions must not let go of."""
         server_args = _server_args(role, shape, bootstrap_port, ranks)
         _start_parallel_state(server_args, rendezvous, rank)
         self.messages = MessageLog()
