@@ -215,6 +215,38 @@ def wait_in_silence(link: Link) -> None:
     threading.Event().wait()
 
 
+HANGS = """
+import os, pathlib, signal, threading
+pathlib.Path(__file__).with_name("pid").write_text(str(os.getpid()))
+os.kill(os.getppid(), signal.SIGUSR1)
+threading.Event().wait()
+"""
+
+
+class TimeIsUp(BaseException):
+    """As the plugin's limit: it comes wherever the main thread is."""
+
+
+def ring(_number: int, _frame: object) -> None:
+    raise TimeIsUp
+
+
+def test_a_test_whose_time_is_up_during_the_imports_leaves_nothing(
+    warming: Start, forking: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)]))
+    warm = warming("hangs")
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        with pytest.raises(TimeIsUp):
+            forking(warm).start(hold)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert warm.pids() == []
+    assert ends(int((tmp_path / "pid").read_text()))
+
+
 SCANS = "import os\nfound = [name for name in os.environ if 'X' in name]\n"
 
 
