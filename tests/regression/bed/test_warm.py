@@ -125,6 +125,22 @@ def test_a_variable_that_is_read_at_import_has_its_value(with_sglang: WarmProces
     assert len(with_sglang.pids()) <= MOST_AT_A_TIME
 
 
+def late_variables(_link: Link) -> list[str]:
+    return sorted(name for name in os.environ if name.startswith("SGLANG_LATE"))
+
+
+def test_a_variable_that_is_no_more_is_not_there(
+    warming: Start, forking: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGLANG_LATE_OLD", "1")
+    warm = warming()
+    monkeypatch.delenv("SGLANG_LATE_OLD")
+    children = forking(warm)
+    children.start(late_variables, env={"SGLANG_LATE_NEW": "1"})
+    assert children.join(30).values() == [["SGLANG_LATE_NEW"]]
+    assert warm.summary() == "1 forked from 1 warm processes"
+
+
 def answer(_rank: Rank) -> int:
     return os.getpid()
 
