@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from testbed.pd_servers import PdServers
 from testbed.shared_servers import SharedServers
-from testbed.tiny_model import greedy_tokens, prompt_ids
+from testbed.tiny_model import prompt_ids
 
 pytestmark = [pytest.mark.control, pytest.mark.limit(300)]
 
@@ -21,10 +21,12 @@ def pd(shared_servers: SharedServers) -> PdServers:
     return shared_servers.pd()
 
 
-def test_pd_says_what_transformers_says_and_gives_everything_back(pd: PdServers, tiny_model: Path) -> None:
+def test_pd_says_what_transformers_says_and_gives_everything_back(
+    pd: PdServers, transformers_says: Callable[..., list[list[int]]]
+) -> None:
     before = [pd.prefill.load().free_tokens, pd.decode.load().free_tokens]
     answers = [pd.generate(prompt, NEW_TOKENS) for prompt in PROMPTS]
-    assert [answer.tokens for answer in answers] == greedy_tokens(tiny_model, PROMPTS, NEW_TOKENS)
+    assert [answer.tokens for answer in answers] == transformers_says(PROMPTS, NEW_TOKENS)
     assert [step.tokens for step in pd.stream(PROMPTS[0], NEW_TOKENS)][-1] == answers[0].tokens
     assert pd.wait_until_idle()
     assert [pd.prefill.load().free_tokens, pd.decode.load().free_tokens] == before

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from testbed.program import processes_of_session
 from testbed.server import ServerOptions
 from testbed.shared_servers import SharedServers
-from testbed.tiny_model import greedy_tokens, prompt_ids
+from testbed.tiny_model import make_tiny_model, prompt_ids
 
 pytestmark = [pytest.mark.control, pytest.mark.limit(300)]
 
@@ -24,13 +26,11 @@ SMALL_CACHE = ServerOptions(hicache=True, pool_tokens=512)
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_model: Path) -> list[list[int]]:
-    return greedy_tokens(tiny_model, PROMPTS, NEW_TOKENS)
+def expected(transformers_says: Callable[..., list[list[int]]]) -> list[list[int]]:
+    return transformers_says(PROMPTS, NEW_TOKENS)
 
 
 def test_the_model_is_small_and_always_the_same(tiny_model: Path, tmp_path: Path) -> None:
-    from testbed.tiny_model import make_tiny_model
-
     again = make_tiny_model(tmp_path / "again")
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     assert files == {path.name: path.read_bytes() for path in again.iterdir()}
@@ -108,6 +108,7 @@ from testbed.server import ServerOptions, start_server
 def test_fails_half_way(programs, ports, tiny_model):
     server = start_server(programs, ports, ServerOptions(model=tiny_model))
     print("SESSION", server.program.pid)
+    assert server.generate([5, 6, 7]).ok
     server.signal_scheduler(signal.SIGSTOP)
     signal.setitimer(signal.ITIMER_REAL, 2)  # its limit
     server.generate([5, 6, 7])
@@ -115,11 +116,12 @@ def test_fails_half_way(programs, ports, tiny_model):
 
 
 def test_a_test_that_takes_too_long_shows_its_servers_and_leaves_no_process(tmp_path: Path) -> None:
+    """With ``--fresh``: a server as production starts it, none of its processes forked."""
     (tmp_path / "test_inner.py").write_text(INNER)
     record = tmp_path / "record.jsonl"
     options = ["-q", "-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path)]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--record", str(record), str(tmp_path / "test_inner.py")],
+        [sys.executable, "-m", "pytest", *options, "--fresh", "--record", str(record), str(tmp_path / "test_inner.py")],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -132,10 +134,4 @@ def test_a_test_that_takes_too_long_shows_its_servers_and_leaves_no_process(tmp_
         assert f"[server: sglang::{process}, process" in ended.stdout
     assert "output of child server" in ended.stdout
     session = int(ended.stdout.partition("SESSION ")[2].split()[0])
-    assert _alive_in(session) == []
-
-
-def _alive_in(session: int) -> list[str]:
-    from testbed.program import processes_of_session
-
-    return [process.title for process in processes_of_session(session)]
+    assert processes_of_session(session) == []

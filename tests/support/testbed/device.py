@@ -35,12 +35,13 @@ def device_flags(on: Device) -> list[str]:
     return [*common, "--device", "cuda", "--mem-fraction-static", "0.35", "--disable-cuda-graph"]
 
 
-def device_environment(on: Device, tp: int = 1) -> dict[str, str]:
+def device_environment(on: Device, tp: int = 1, page_size: int = 1) -> dict[str, str]:
     """What a server of ``tp`` ranks on this device needs besides the flags."""
     if on is Device.CUDA:
         return {}
-    # Triton's interpreter stands in for its compiler where the page size is over 1.
-    environment = {"SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
+    environment = {"SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1"}
+    if page_size > 1:
+        environment["TRITON_INTERPRET"] = "1"  # for its kernels that allocate pages
     if tp > 1:
         # SGLang wants a NUMA node for each rank, or to be told which cores each may have.
         cores = sorted(os.sched_getaffinity(0))

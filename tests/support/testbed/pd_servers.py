@@ -151,7 +151,8 @@ def start_pd(
         *("--disaggregation-bootstrap-port", str(bootstrap_port)),
     )
     decode = launch(programs, ports, _server_options(options, "decode"))
-    router = programs.start("router", _router_arguments(prefill, bootstrap_port, decode, router_port), _router_env())
+    router_arguments = _router_arguments(prefill, bootstrap_port, decode, router_port)
+    router = programs.start("router", router_arguments, _router_env(), fresh=True)
     wait_until_up([prefill, decode], limit_s)
     wait_for_health([(router, router_port)], limit_s)
     return PdServers(prefill, decode, router, router_port, bootstrap_port)

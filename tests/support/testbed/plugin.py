@@ -28,7 +28,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -39,11 +39,11 @@ from testbed import network
 from testbed.assertions import is_by_the_test
 from testbed.device import Device, device
 from testbed.ports import Ports
-from testbed.processes import Children
+from testbed.processes import Children, run_alone
 from testbed.program import Programs
 from testbed.shared_servers import SharedServers
 from testbed.standins import activate
-from testbed.tiny_model import make_tiny_model
+from testbed.tiny_model import greedy_tokens, make_tiny_model
 from testbed.warm import WarmProcesses
 
 DEFAULT_LIMIT_S = 120.0
@@ -126,9 +126,23 @@ def programs(request: pytest.FixtureRequest, tmp_path: Path, warm: WarmProcesses
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, warm: WarmProcesses | None) -> Path:
     """The folder of the tiny model, made once a run."""
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+    folder = tmp_path_factory.mktemp("model")
+    return run_alone(make_tiny_model, folder / "tiny", folder=folder, warm=warm)
+
+
+@pytest.fixture(scope="session")
+def transformers_says(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, warm: WarmProcesses | None
+) -> Callable[[Sequence[Sequence[int]], int], list[list[int]]]:
+    """What Hugging Face transformers continues prompts with: ``transformers_says(prompts, new_tokens)``."""
+
+    def say(prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+        folder = tmp_path_factory.mktemp("transformers")
+        return run_alone(greedy_tokens, tiny_model, prompts, new_tokens, folder=folder, warm=warm)
+
+    return say
 
 
 @pytest.fixture(scope="session")

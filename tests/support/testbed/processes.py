@@ -344,6 +344,23 @@ class Children:
             child.close()
 
 
+def run_alone(
+    function: Callable[..., Any], *args: object, folder: Path, warm: WarmProcesses | None = None, limit_s: float = 120.0
+) -> Any:
+    """What ``function(*args)`` returns in a process of its own, whose output goes into ``folder``."""
+    children = Children(folder, warm)
+    try:
+        children.start(_run_alone, Task.of(function, args))
+        return children.join(limit_s).values()[0]
+    finally:
+        children.close()
+
+
+def _run_alone(_link: Link, task: Task) -> Any:
+    function, args = task.load()
+    return function(*args)
+
+
 def abort(children: Iterable[Child]) -> None:
     """End ``children`` so that each writes the Python stacks of all its threads first."""
     late = [child for child in children if not child.has_exited()]

@@ -11,10 +11,10 @@ others (multiprocessing's resource tracker) are ended with them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import itertools
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -24,10 +24,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import IO
 
+from testbed.child import Task, die_with_parent
 from testbed.processes import tail
+from testbed.warm import Forked, NotWarm, WarmProcesses
 
 STACKS_SIGNAL = signal.SIGRTMIN + 5
 """Tells a process to write its stacks and die. No signal that SGLang, torch or faulthandler itself takes."""
@@ -39,7 +43,6 @@ ABORT_LIMIT_S = 15.0
 """How long processes may take to write their stacks before they are killed."""
 
 END_LIMIT_S = 10.0
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class ProgramEnded(Exception):
@@ -63,23 +66,14 @@ class Process:
 
 
 class Program:
-    """One started program; ``python -m testbed.launcher ARGUMENTS`` in a session of its own."""
+    """One started program, in a session of its own."""
 
-    def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes] | Forked, log: Path, stacks: Path) -> None:
         self.name = name
-        self.log = folder / f"{name}.log"
-        self._stacks = folder / f"{name}.stacks"
-        self._stacks.mkdir()
-        with self.log.open("wb") as output:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-u", "-m", "testbed.launcher", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **env, STACKS_FOLDER: str(self._stacks)},
-                start_new_session=True,
-            )
-        self.pid = self._popen.pid
+        self.log = log
+        self.pid = process.pid
+        self._process = process
+        self._stacks = stacks
         self.ended = False
         self._exit = os.pidfd_open(self.pid)
         self._last_words = ""
@@ -122,7 +116,7 @@ class Program:
         with _exits_of(processes_of_session(self.pid)) as exits:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
+            self._process.wait()
             _wait_for_all(exits, time.monotonic() + END_LIMIT_S)
         self.ended = True
         os.close(self._exit)
@@ -143,21 +137,75 @@ class Program:
 class Programs:
     """The programs of one test, or of all. `close` ends those that still run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm: WarmProcesses | None = None) -> None:
+        """``warm`` is where programs are forked from; without it each is a fresh interpreter."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.sockets = Path(tempfile.mkdtemp(prefix="bed-"))
         """For Unix sockets: their paths have at most 107 characters, and a test's folder may be too deep."""
+        self._warm = warm
+        self._lines: list[Connection] = []
         self._programs: list[Program] = []
         self._seen: dict[str, int] = {}
 
-    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Program:
-        """Start ``testbed.launcher`` with these arguments; a second program of one name gets a number."""
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ) -> Program:
+        """Start `testbed.launcher` with these arguments; a second program of one name gets a number.
+
+        ``env`` is laid over this process's environment, and so are ``settings``, the bed's own variables.
+        ``fresh`` asks for a fresh interpreter, and for such children.
+        """
         taken = {program.name for program in self._programs}
         names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-        program = Program(next(new for new in names if new not in taken), arguments, env or {}, self.folder)
+        name = next(new for new in names if new not in taken)
+        log, stacks = self.folder / f"{name}.log", self.folder / f"{name}.processes"
+        stacks.mkdir()
+        environment = {**os.environ, **(env or {})}
+        settings = {**(settings or {}), STACKS_FOLDER: str(stacks)}
+        with log.open("wb") as output:
+            process = None if fresh else self._fork(arguments, environment, settings, log, output)
+            process = process or subprocess.Popen(
+                [sys.executable, "-u", "-m", "testbed.launcher", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, **settings},
+                start_new_session=True,
+            )
+        program = Program(name, process, log, stacks)
         self._programs.append(program)
         return program
+
+    def _fork(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        settings: Mapping[str, str],
+        log: Path,
+        output: IO[bytes],
+    ) -> Forked | None:
+        """A process forked from a warm one; None if there is none."""
+        if self._warm is None:
+            return None
+        from testbed import launcher  # which needs this module
+
+        here, there = Pipe()
+        with there:
+            try:
+                process = self._warm.fork(environment, there, log, output.fileno())
+            except NotWarm as reason:
+                output.write(f"testbed: a fresh interpreter, for the warm process is unfit: {reason}\n".encode())
+                output.flush()
+                return None
+        here.send_bytes(pickle.dumps(Task.of(launcher.serve, (tuple(arguments), dict(settings)))))
+        self._lines.append(here)  # the process ends when it is closed
+        return process
 
     def abort(self) -> str:
         """End all that still run and return the stacks of all their processes; for a test whose time is up."""
@@ -179,6 +227,8 @@ class Programs:
     def close(self) -> None:
         for program in self._programs:
             program.end()
+        for line in self._lines:
+            line.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
 
@@ -218,7 +268,7 @@ def enter() -> None:
 
 def end_with_the_test() -> None:
     """For the started process: to be killed when the test run ends, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
 
 def processes_of_session(leader: int) -> list[Process]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.answers import LOOPBACK, Answer, Pending, ask, ask_for_stream, call, hung, request_body
-from testbed.device import device, device_environment, device_flags
+from testbed.device import Device, device, device_environment, device_flags
 from testbed.engine_control import CONTROL_FOLDER, EngineControl
 from testbed.ports import Ports
 from testbed.processes import tail
@@ -74,6 +74,8 @@ class ServerOptions:
     """More command-line flags; they come last and win."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Laid over the environment of all of its processes."""
+    fresh: bool = False
+    """Started as in production: each of its processes a fresh interpreter, none forked."""
     model: Path | None = None
     """A model's folder; None for the tiny one, which `SharedServers` and `start_pd` fill in."""
 
@@ -247,16 +249,17 @@ def launch(programs: Programs, ports: Ports, options: ServerOptions, *flags: str
     control = Path(tempfile.mkdtemp(dir=programs.sockets))
     arguments = ["server", *server_flags(options, port, ports.take()), *flags, *options.flags]
     environment = {
-        **device_environment(device(), options.tp),
+        **device_environment(device(), options.tp, options.page_size),
         # /health then only says whether the server is up: no request of its own, no pause of a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
         "SGLANG_HOST_IP": LOOPBACK,
         "GLOO_SOCKET_IFNAME": "lo",
         "MC_FORCE_TCP": "1",
-        CONTROL_FOLDER: str(control),
         **options.env,
     }
-    program = programs.start(options.role or "server", arguments, environment)
+    fresh = options.fresh or device() is Device.CUDA  # CUDA does not survive a fork
+    settings = {CONTROL_FOLDER: str(control)}
+    program = programs.start(options.role or "server", arguments, environment, settings, fresh)
     return Server(program, port, options, control)
 
 

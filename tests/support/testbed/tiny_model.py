@@ -6,6 +6,9 @@ weights come from a fixed seed and are wide enough that its greedy choices are f
 the same numbers (another batch, two ranks) choose the same tokens. What it says means nothing.
 
 `greedy_tokens` is the second opinion: the same model in Hugging Face transformers, without SGLang.
+
+The fixture ``tiny_model`` is its folder, and ``transformers_says`` is `greedy_tokens` on it, each in a process of
+its own: transformers sets environment variables as it loads, and tests are to start servers without those.
 """
 
 from __future__ import annotations
