@@ -35,7 +35,7 @@ BEFORE_DRAIN_S = 3.0
 """How long it is waited for them: where decode keeps the pages they come only after the drain."""
 ENDED_S = 30.0
 
-BAD_SIGNS = ("Context corruption", "Exception in thread", "memory leak", "Traceback")
+BAD_SIGNS = ("Context corruption", "Exception in thread", "Scheduler hit an exception", "memory leak")
 
 
 @dataclass
