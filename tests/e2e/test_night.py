@@ -219,6 +219,82 @@ def test_pull_requests_are_composed_or_named_with_their_reason(promoted: Place) 
     assert place.git("show", "deploy:python/sglang/eleven.py") == "ELEVEN = 11"
 
 
+STACKED = "mooncake-stacked"
+MODULE = "python/sglang/srt/distributed/device_communicators/mooncake_protocol.py"
+STACKED_GUARD = f"""\
+import os
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(os.environ["PATCHSTACK_TREE"]) / "{MODULE}"
+
+
+@pytest.mark.control
+def test_what_it_requires_is_there() -> None:
+    assert MODULE.is_file()
+
+
+def test_it_is_there() -> None:
+    assert "STACKED = os.environ" in MODULE.read_text()
+"""
+
+
+BED_CONTROL = """\
+@pytest.mark.control
+def test_on_the_plain_base() -> None:
+    assert not MODULE.exists()
+"""
+
+
+def stack_another(place: Place) -> None:
+    """As docs/patch-authors.md tells an author: a patch that requires the first one, and changes its module."""
+    source, folder = place.root / "patches" / SLUG / "patch.md", place.root / "patches" / STACKED
+    folder.mkdir()
+    text = source.read_text().replace("requires: []", f"requires: [{SLUG}]").replace(GUARDS, "tests/regression/stacked")
+    (folder / "patch.md").write_text(text.replace("SGLANG_MOONCAKE_PROTOCOL_FROM_ENV", "SGLANG_STACKED"))
+    (place.root / "patches" / "series").write_text(f"{SLUG}\n{STACKED}\n")
+    guard = place.root / "tests" / "regression" / "stacked" / "test_stacked.py"
+    guard.parent.mkdir()
+    guard.write_text(STACKED_GUARD)
+    bed = place.root / "tests" / "regression" / "bed"
+    shutil.rmtree(bed)  # its controls take minutes and are no business of this test
+    bed.mkdir()
+    (bed / "test_bed.py").write_text(STACKED_GUARD.partition("@pytest.mark.control")[0] + BED_CONTROL)
+    work = place.root / "work"
+    edited = place.run("patch", "edit", STACKED, str(work))
+    assert edited.code == 0, edited.err
+    (work / MODULE).write_text((work / MODULE).read_text() + '\nSTACKED = os.environ.get("SGLANG_STACKED", "1")\n')
+    title = next(line for line in text.splitlines() if line.startswith("title: ")).partition(": ")[2].strip('"')
+    subprocess.run(["git", "-C", str(work), "commit", "--quiet", "-a", "-m", title], check=True)
+    exported = place.run("patch", "export", STACKED, "--from", str(work))
+    assert exported.code == 0, exported.err
+
+
+def told(done: Done) -> list[str]:
+    """What the guards of `STACKED` said: ``composed: pass pass``, in the order of the trees."""
+    mine = {
+        run["label"]: [result["outcome"] for result in run["results"] if result["slug"] == STACKED]
+        for run in done.json["runs"]
+    }
+    return [f"{label}: {' '.join(outcomes)}" for label, outcomes in mine.items() if outcomes]
+
+
+def test_a_patch_is_proven_on_what_it_requires(place: Place) -> None:
+    """Its control holds on the base with the other patch, and on no plain base."""
+    stack_another(place)
+    whole = place.run("--local", "test", "--suite", STACKED, "--rerun", "none", "--json")
+    assert whole.code == 6, whole.err  # a part of the guards is no night
+    (proof,) = whole.json["proofs"]
+    assert (proof["slug"], proof["standing"], proof["ground"]) == (STACKED, "proven", f"base + {SLUG}")
+    assert told(whole) == ["composed: pass pass", f"base + {SLUG}: pass fail"]
+
+    without = place.run("--local", "test", "--without", SLUG, "--suite", STACKED, "--rerun", "none", "--json")
+    assert without.code == 1, without.err
+    assert told(without) == [f"without {SLUG}, {STACKED}: fail crash", f"base + {SLUG}: pass fail"]
+    assert (place.root / "patches" / STACKED / "0.5.12.post1..0.5.12.post1.patch").is_file()
+
+
 def test_a_stage_starts_from_the_files_of_the_one_before(place: Place) -> None:
     planned = place.run("plan", "--json")
     assert planned.code == 0, planned.err

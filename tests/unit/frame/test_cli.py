@@ -98,6 +98,8 @@ def test_what_the_terminal_cannot_show_is_an_escape(folder: Path) -> None:
         ("report --run $'a\\nb'", 2, "no run"),
         ("promote", 2, "has a verdict yet"),
         ("promote --run ''", 2, "no run"),
+        ("test --jobs 0", 2, "0 is not in the range x>=1"),
+        ("nightly --jobs many", 2, "'many' is not a valid integer"),
     ],
 )
 def test_strange_arguments(folder: Path, argv: str, code: int, said: str) -> None:
