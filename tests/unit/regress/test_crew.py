@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.unit.regress.test_guards_gone_wild import FINE, fake_bed
 
 from patchstack import process
 from patchstack.errors import MachineError, PatchstackError
-from patchstack.model import GuardOutcome, GuardReport, Sha, Standing
+from patchstack.model import GuardOutcome, GuardReport, GuardResult, Sha, Standing
 from patchstack.regress import lane
 from patchstack.regress.crew import has_own_network, run_parts
 from patchstack.regress.execute import Tree
@@ -24,6 +25,9 @@ from patchstack.regress.lane import run_lane
 from patchstack.regress.parts import Part
 from patchstack.regress.steps import Keeping, Rerun, Step, Subject, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.verbs.test import default_jobs
+
+Settle = Callable[[Part, tuple[GuardResult, ...]], None]
 
 
 @dataclass
@@ -162,6 +166,27 @@ def test_a_suite_in_several_files_is_one_suite_in_the_report_and_among_the_answe
     assert outcomes(bench.run(1)) == outcomes(report)
 
 
+def test_whoever_ends_first_the_report_is_in_order_and_a_part_alone_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, {"w/test_a.py": PLAIN, "w/test_b.py": PLAIN, "y/test_y.py": PLAIN})
+    answers: list[list[str]] = []
+
+    def backwards(parts: list[Part], workers: int, run: object, *, settle: Settle, **more: object) -> None:
+        for part in reversed(parts):
+            (path,) = part.suite.paths
+            settle(part, (GuardResult(f"{path}::t", part.suite.slug, False, GuardOutcome.PASS, 1.0),))
+            answers.append([step.suite.slug for step in bench.steps() if step.kept])
+
+    monkeypatch.setattr(lane, "has_own_network", lambda root, tree: True)
+    monkeypatch.setattr(lane, "run_parts", backwards)
+    assert [line.replace("::t: pass", "") for line in outcomes(bench.run(2))] == [
+        *("composed w test_a.py", "composed w test_b.py", "composed y y"),
+        *("base bed bed", "base w test_a.py", "base w test_b.py", "base y y"),
+    ]
+    assert answers[:4] == [["y"], ["y"], ["w", "y"], ["bed", "w", "y"]]
+
+
 def test_a_process_that_dies_is_heard_of_and_its_file_is_not_lost(tmp_path: Path) -> None:
     dies = "def test_dies(): os.kill(os.getpid(), 9)\n"
     bench = Bench(tmp_path, {"x/test_a.py": dies, "x/test_x.py": PLAIN, "y/test_y.py": "import not_there\n"})
@@ -217,6 +242,12 @@ def test_the_bed_is_asked_whether_it_gets_a_network(tmp_path: Path, makes: str, 
     (bed / "__init__.py").write_text("")
     (bed / "network.py").write_text(f"PRIVATE = 'private'\ndef make_private():\n    {makes}\n")
     assert has_own_network(tmp_path, Tree(tmp_path, Path(sys.executable), tmp_path / "bytecode")) is own
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (2, 2), (4, 4), (64, 4)])
+def test_unless_told_as_many_run_as_there_are_cores(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert default_jobs() == jobs
 
 
 # --- the end of a run ---
