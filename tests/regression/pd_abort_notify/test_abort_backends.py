@@ -71,7 +71,7 @@ def lay_transports_under() -> None:
             **dict.fromkeys(("EngineDesc", "IOEngine", "IOEngineConfig", "MemoryDesc", "RdmaBackendConfig"), Transport),
             "BackendType": types.SimpleNamespace(RDMA=0),
             "MemoryLocationType": types.SimpleNamespace(GPU=0, CPU=1),
-            "PollCqMode": types.SimpleNamespace(POLLING=0),
+            "PollCqMode": types.SimpleNamespace(POLLING=types.SimpleNamespace(name="polling")),
         },
     }
     for name, names in modules.items():

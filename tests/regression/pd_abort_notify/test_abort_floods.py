@@ -79,14 +79,15 @@ def test_sessions_do_not_pile_up(children: Children, ports: Ports) -> None:
 
 def table_sizes(side: Side) -> dict[str, int]:
     """How many rooms (or sessions) each of the manager's tables holds."""
-    own = {name: len(table) for name, table in vars(side.manager).items() if isinstance(table, dict)}
-    own.pop("control_drops", None)
-    aborts = getattr(side.manager, "room_aborts", None) or getattr(side.manager, "abort_notifier", None)
-    if hasattr(aborts, "table_sizes"):
-        own.update(aborts.table_sizes())
-    elif aborts is not None:
-        own["acks"] = len(aborts.acks)
-    return own
+    aborts = getattr(side.manager, "room_aborts", None)
+    notifier = getattr(side.manager, "abort_notifier", None)
+    # First what the protocol keeps: what has expired there takes the manager's with it.
+    sizes = {} if aborts is None else dict(aborts.table_sizes())
+    if notifier is not None:
+        sizes["acks"] = len(notifier.acks)
+    sizes |= {name: len(table) for name, table in vars(side.manager).items() if isinstance(table, dict)}
+    sizes.pop("control_drops", None)
+    return sizes
 
 
 def open_and_close(side: Side, rooms: Sequence[int], how: str) -> None:

@@ -150,6 +150,7 @@ def _until_room(peer: PrefillPeer, room: int) -> list[Frames]:
 def forget(side: Side, rooms: Sequence[int]) -> None:
     for room in rooms:
         side.rooms.pop(room).clear()
+        side.manager.failure_records.pop(room, None)
 
 
 def abort_room(side: Side, room: int) -> None:
