@@ -146,6 +146,10 @@ SETTINGS = {
 }
 
 
+KEPT: list[ValueError] = []
+"""With the managers that were not finished: ZMQ waits for good for a context that is collected with its sockets."""
+
+
 def refused(side: Side, name: str, values: list[str]) -> dict[str, str]:
     """The values with which no second manager can be made in prefill's process, and why."""
     manager = side.manager
@@ -156,6 +160,7 @@ def refused(side: Side, name: str, values: list[str]) -> dict[str, str]:
             type(manager)(manager.kv_args, manager.disaggregation_mode, manager.server_args, False)
         except ValueError as error:
             said[value] = str(error)
+            KEPT.append(error)
     del os.environ[name]
     return said
 
