@@ -139,10 +139,19 @@ def assert_room_succeeds(peer: DecodePeer, room: int = 1) -> None:
     assert [peer.prefill.holds("kv", page) for page in (5, 6)] == [{7}, {7}]
 
 
-def decode_rows() -> list[Row]:
+def slot_length(side: Side) -> int:
+    """Bytes of one metadata slot in the first buffer."""
+    return int(side.manager.kv_args.aux_item_lens[0])
+
+
+def aux_data(room: int, slot: int, data: bytes) -> Frames:
+    """Metadata that are sent as a message: into the first buffer."""
+    return (b"AUX_DATA", b"%d" % room, b"0", b"%d" % slot, struct.pack(">I", len(data)), data)
+
+
+def decode_rows(length: int) -> list[Row]:
     ack = drained(ROOM, generation=1)
-    data = b"token"
-    aux = (b"AUX_DATA", b"%d" % ROOM, b"0", b"0", struct.pack(">I", len(data)), data)
+    aux = aux_data(ROOM, 0, b"token")
     chunk = (b"CHUNK_READY", b"1", b"0", b"0", b"2", b"session", b"0")
     return [
         Row("ABORT_ACK without a generation", noted(ROOM)),
@@ -166,6 +175,7 @@ def decode_rows() -> list[Row]:
         Row("AUX_DATA of room x", replace(aux, 1, b"x"), "AUX_DATA"),
         Row("AUX_DATA for buffer 99", replace(aux, 2, b"99"), "AUX_DATA"),
         Row("AUX_DATA with half a length", replace(aux, 4, b"\0\0"), "AUX_DATA"),
+        Row("AUX_DATA that is longer than its slot", aux_data(ROOM, 0, bytes(length + 8)), "AUX_DATA"),
         Row("CHUNK_READY alone", chunk[:1], "CHUNK_READY"),
         Row("CHUNK_READY without staging", chunk, "CHUNK_READY"),
         Row("STAGING_REQ alone", (b"STAGING_REQ",), "STAGING_REQ"),
@@ -177,7 +187,7 @@ def test_decode_reads_on_after_every_message(children: Children, ports: Ports) -
     decode = start_side(children, ports, "decode")
     with PrefillPeer() as peer, BootstrapTable(ports.take(), [peer], PairShape().page_size) as table:
         port = decode.call(control_port)
-        rows = decode_rows()
+        rows = decode_rows(decode.call(slot_length))
         killed = []
         for mark, row in enumerate(rows, start=1):
             decode.call(room_calls.open_receiver, table.address, mark)
@@ -197,6 +207,27 @@ def test_decode_reads_on_after_every_message(children: Children, ports: Ports) -
         said = "the decode thread died of a success for a room that has asked for nothing yet"
         assert decode.call(room_calls.ends_in_decode, len(rows) + 1) == "Success", said
         assert warnings_of(decode, "ABORT_ACK") <= WARNINGS_OF_A_FLOOD
+
+
+def test_metadata_of_an_aborted_room_are_not_written(children: Children, ports: Ports) -> None:
+    """With SGLANG_MOONCAKE_SEND_AUX_TCP they come as a message, and their slot may be another request's by then."""
+    decode = start_side(children, ports, "decode")
+    with PrefillPeer() as peer, BootstrapTable(ports.take(), [peer], PairShape().page_size) as table:
+        port, length = decode.call(control_port), decode.call(slot_length)
+        decode.fill("aux", [0], 1)
+        for room in (1, 2):
+            decode.call(room_calls.open_receiver, table.address, room)
+        peer.send(port, aux_data(1, 0, bytes([7]) * length))
+        peer.send(port, status(1, SUCCESS))
+        assert decode.call(room_calls.ends_in_decode, 1) == "Success"
+        assert 7 in decode.holds("aux", 0)
+        decode.fill("aux", [0], 1)
+        decode.abort(2)
+        decode.call(room_calls.open_receiver, table.address, 3)
+        peer.send(port, aux_data(2, 0, bytes([9]) * length))
+        peer.send(port, status(3, SUCCESS))
+        assert decode.call(room_calls.ends_in_decode, 3) == "Success"
+        assert decode.holds("aux", 0) == {1}, "the slot was written after the abort"
 
 
 def revive_decode(side: Side) -> None:

@@ -68,6 +68,9 @@ def test_a_room_that_cannot_be_sent_costs_no_other(children: Children, ports: Po
                 prefill.call(revive_worker)
         assert not killed, f"the transfer worker died of {killed}"
 
+        joined = RACES.index(joined_while_it_is_sent) + 1
+        assert prefill.wait(joined) == "Success", "the session that came too late is no reason to fail"
+
         # The one that could not be sent has failed, decode knows, and nobody is told that it has drained
         room = len(RACES)
         assert prefill.wait(room) == "Failed"
