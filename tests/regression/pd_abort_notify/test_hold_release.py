@@ -100,6 +100,24 @@ def test_every_prefill_rank_must_have_let_go(children: Children, ports: Ports) -
     assert bed.decode.books() == before
 
 
+def test_a_rank_that_writes_nothing_does_not_count(children: Children, ports: Ports) -> None:
+    """With MLA one rank of prefill writes for all; another one's word that it has let go says nothing."""
+    bed = start_decode_pair(children, ports, DecodeShape(prefill_ranks=2, mla=True))
+    before = bed.decode.books()
+    start_and_hold(bed, prefill_rank=0)
+    taken = bed.decode.books()
+    bed.decode.abort_request("aborted")
+    bed.decode.step()
+    bed.decode.received(b"ABORT_ACK", count=1, limit_s=SOON_S)
+    bed.decode.step(ROUNDS)
+    assert bed.decode.books() == taken, "given away with the batch of the rank that writes under way"
+    assert bed.prefills[1].transfers() == []
+
+    bed.prefills[0].release()
+    assert bed.decode.step_until_idle(), bed.decode.books()
+    assert bed.decode.books() == before
+
+
 def test_each_prefill_rank_is_told_once(children: Children, ports: Ports) -> None:
     bed = start_decode_pair(children, ports, DecodeShape(prefill_ranks=2))
 
@@ -132,7 +150,7 @@ def send_to_decode(abort: Frames, messages: list[Frames]) -> None:
 
 
 def test_only_its_own_acknowledgement_counts(children: Children, ports: Ports) -> None:
-    """Not an old prefill's, that only says that it heard; not that of another abort of this room, or of another room."""
+    """Not one that only says that prefill heard, not that of another abort of this room, or of another room."""
     bed = start_decode_pair(children, ports)
     before = bed.decode.books()
     start_and_hold(bed)

@@ -51,7 +51,9 @@ def refusals(side: DecodeSide, settings: list[dict[str, str]]) -> list[str]:
     for setting in settings:
         os.environ.update(setting)
         try:
-            manager = type(side.manager)(side.manager.kv_args, DisaggregationMode.DECODE, side.manager.server_args, False)
+            manager = type(side.manager)(
+                side.manager.kv_args, DisaggregationMode.DECODE, side.manager.server_args, False
+            )
         except ValueError as error:
             side.kept.append(error)  # with what was made so far, for a ZMQ context is not to be collected here
             said.append(str(error))

@@ -53,11 +53,12 @@ class Deployment:
         """The next request, over the second prefill server; ``on_token`` is called for each of its tokens."""
         where = self.bootstrap(self.other_port, next(self.rooms))
         at_prefill = self.other.begin(NEXT_PROMPT, NEW_TOKENS, **where)
-        answer = Answer(0)
-        for answer in self.pd.decode.stream(NEXT_PROMPT, NEW_TOKENS, **where):
+        steps = []
+        for step in self.pd.decode.stream(NEXT_PROMPT, NEW_TOKENS, **where):
+            steps.append(step)
             on_token()
         at_prefill.answer()
-        return answer
+        return steps[-1]
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -77,7 +78,7 @@ def deployment(programs: Programs, ports: Ports, tiny_model: Path) -> Deployment
 
 def call_abort_request(deployment: Deployment) -> None:
     pd = deployment.pd
-    at_prefill, at_decode = pd.begin_in_room(next(deployment.rooms), PROMPT, rid="gone")
+    _, at_decode = pd.begin_in_room(next(deployment.rooms), PROMPT, rid="gone")
     assert pd.prefill.engine().wait_until_held()
     pd.abort("gone")
     assert "Aborted by AbortReq" in at_decode.answer(ENDED_S).error
@@ -108,7 +109,8 @@ def test_the_next_client_is_told_what_it_would_be_told_alone(deployment: Deploym
         assert engine.wait_for_transfers(sent + 1)
         assert (engine.transfers()[sent].returned, engine.transfers()[sent].injected) == (0, False)
         said = answer()
-        assert said.ok and said.tokens == alone.tokens, f"after {leave.__name__}: {said.describe()}"
+        assert said.ok, f"after {leave.__name__}: {said.describe()}"
+        assert said.tokens == alone.tokens, f"after {leave.__name__}: {said.describe()}"
     assert_all_is_well(deployment)
 
 

@@ -8,13 +8,13 @@ that need a model: forward passes, sampling and grammars.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from testbed.mooncake_side import LOOPBACK, POLL_S, PairShape, Side, wait_until
+from testbed.deadline_clock import MovableClock
+from testbed.mooncake_side import PairShape, Side, attention_pool, wait_until
 
 TOKEN = 7
 """Every prompt is made of this token, but for its first: no prompt is another one's prefix."""
@@ -53,97 +53,33 @@ class DecodeSide(Side):
     """A decode rank with its scheduler."""
 
     shape: DecodeShape
+    clock: MovableClock
+    """What this process's SGLang takes for the time; set by who starts the side."""
 
     def _make_manager(self, server_args: Any) -> Any:
-        from sglang.srt.disaggregation.decode import DecodeReqToTokenPool
-        from sglang.srt.distributed import parallel_state
-        from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
-        from sglang.srt.managers.scheduler import Scheduler
-        from sglang.srt.mem_cache.allocator import PagedTokenToKVPoolAllocator
-        from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
-        from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
-        import torch
+        from sglang.srt.managers.schedule_batch import Req
 
-        torch.cuda.synchronize = lambda _device=None: None  # nothing runs behind the caller's back on a CPU
+        server_args.disaggregation_decode_enable_radix_cache = self.shape.radix
+        server_args.num_reserved_decode_tokens = self.shape.reserved_tokens
         self._request_class = Req
-        shape = self.shape
-        tokens = shape.pages * shape.page_size
-        self.pool = MHATokenToKVPool(
-            size=tokens,
-            page_size=shape.page_size,
-            dtype=torch.float32,
-            head_num=shape.heads,
-            head_dim=shape.head_dim,
-            layer_num=shape.layers,
-            device="cpu",
-            enable_memory_saver=False,
-        )
-        server_args.disaggregation_decode_enable_radix_cache = shape.radix
-        server_args.num_reserved_decode_tokens = shape.reserved_tokens
         self.answers: dict[str, str] = {}
         """What clients were told of aborted requests, by request id."""
         self.requests: dict[str, Any] = {}
-        answers = self.answers
-
-        class SchedulerWithoutModel(Scheduler):
-            def __init__(self) -> None:
-                """Its parts are made below: SGLang's own constructor loads a model first."""
-
-            def stream_output(self, reqs: list[Any], return_logprob: bool, skip_req: Any = None) -> None:
-                for req in reqs:
-                    answers[req.rid] = str(req.finished_reason.message)
-
-        self.scheduler = scheduler = SchedulerWithoutModel()
-        allocator = PagedTokenToKVPoolAllocator(
-            tokens, shape.page_size, torch.float32, "cpu", self.pool, need_sort=True
-        )
-        requests = DecodeReqToTokenPool(
-            size=shape.running,
-            max_context_len=tokens,
-            device="cpu",
-            enable_memory_saver=False,
-            pre_alloc_size=shape.preallocated,
-        )
-        tp_group = parallel_state.get_tp_group().cpu_group
+        self.pool, allocator, requests = _pools(self.shape)
+        self.scheduler = _scheduler(self.answers)
         values = {
+            **_settings(self.shape, self.rank, self.ranks),
             "server_args": server_args,
             "req_to_token_pool": requests,
             "token_to_kv_pool_allocator": allocator,
-            "tree_cache": _tree_cache(shape, requests, allocator),
-            "model_config": SimpleNamespace(num_hidden_layers=shape.layers),
-            "tp_worker": SimpleNamespace(is_hybrid_swa=False),
-            "draft_worker": None,
-            "spec_algorithm": SpeculativeAlgorithm.NONE,
-            "attn_tp_cpu_group": tp_group,
-            "tp_rank": self.rank,
-            "tp_size": self.ranks,
-            "dp_rank": None,
-            "pp_rank": 0,
-            "pp_size": 1,
-            "gpu_id": 0,
-            "max_total_num_tokens": tokens,
-            "enable_hisparse": False,
-            "enable_metrics": False,
-            "enable_overlap": False,
-            "enable_priority_scheduling": False,
-            "enable_hierarchical_cache": False,
-            "enable_hicache_storage": False,
-            "decode_offload_manager": None,
-            "running_batch": ScheduleBatch(reqs=[], batch_is_full=False),
-            "cur_batch": None,
-            "last_batch": None,
-            "chunked_req": None,
-            "waiting_queue": [],
-            "grammar_manager": SimpleNamespace(grammar_queue=[], abort_requests=lambda _recv_req: None),
-            "dllm_manager": SimpleNamespace(any_staging_reqs=lambda: False),
-            "send_to_tokenizer": SimpleNamespace(send_output=lambda output, _req: answers.update({output.rid: "abort"})),
+            "tree_cache": _tree_cache(self.shape, requests, allocator),
         }
         for name, value in values.items():
-            setattr(scheduler, name, value)
-        scheduler.init_disaggregation()
-        self.metadata = scheduler.disagg_metadata_buffers
-        self._prealloc = scheduler.disagg_decode_prealloc_queue
-        self._transfer = scheduler.disagg_decode_transfer_queue
+            setattr(self.scheduler, name, value)
+        self.scheduler.init_disaggregation()
+        self.metadata = self.scheduler.disagg_metadata_buffers
+        self._prealloc = self.scheduler.disagg_decode_prealloc_queue
+        self._transfer = self.scheduler.disagg_decode_transfer_queue
         return self._prealloc.kv_manager
 
     # Requests
@@ -267,6 +203,81 @@ class DecodeSide(Side):
             metadata_slots=len(free["metadata slot"]),
             idle=self.scheduler.is_fully_idle(),
         )
+
+
+def _pools(shape: DecodeShape) -> tuple[Any, Any, Any]:
+    """The KV pool, its allocator and the request slots."""
+    import torch
+    from sglang.srt.disaggregation.decode import DecodeReqToTokenPool
+    from sglang.srt.mem_cache.allocator import PagedTokenToKVPoolAllocator
+
+    torch.cuda.synchronize = lambda _device=None: None  # nothing runs behind the caller's back on a CPU
+    tokens = shape.pages * shape.page_size
+    pool = attention_pool(shape)
+    requests = DecodeReqToTokenPool(
+        size=shape.running,
+        max_context_len=tokens,
+        device="cpu",
+        enable_memory_saver=False,
+        pre_alloc_size=shape.preallocated,
+    )
+    allocator = PagedTokenToKVPoolAllocator(tokens, shape.page_size, torch.float32, "cpu", pool, need_sort=True)
+    return pool, allocator, requests
+
+
+def _scheduler(answers: dict[str, str]) -> Any:
+    """A scheduler that has nothing yet and puts what it would send to clients into ``answers``."""
+    from sglang.srt.managers.scheduler import Scheduler
+
+    class SchedulerWithoutModel(Scheduler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            """SGLang's own constructor loads a model."""
+            self.send_to_tokenizer = SimpleNamespace(send_output=self._note_abort)
+
+        def stream_output(self, reqs: list[Any], return_logprob: bool, skip_req: Any = None) -> None:
+            for req in reqs:
+                answers[req.rid] = str(req.finished_reason.message)
+
+        def _note_abort(self, output: Any, _req: Any) -> None:
+            answers[output.rid] = "aborted before it had any pages"
+
+    return SchedulerWithoutModel()
+
+
+def _settings(shape: DecodeShape, rank: int, ranks: int) -> dict[str, object]:
+    """What the scheduler's own constructor would set, of what its queues ask for."""
+    from sglang.srt.distributed import parallel_state
+    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    return {
+        "model_config": SimpleNamespace(num_hidden_layers=shape.layers),
+        "tp_worker": SimpleNamespace(is_hybrid_swa=False),
+        "draft_worker": None,
+        "spec_algorithm": SpeculativeAlgorithm.NONE,
+        "attn_tp_cpu_group": parallel_state.get_tp_group().cpu_group,
+        "tp_rank": rank,
+        "tp_size": ranks,
+        "dp_rank": None,
+        "pp_rank": 0,
+        "pp_size": 1,
+        "gpu_id": 0,
+        "max_total_num_tokens": shape.pages * shape.page_size,
+        "enable_hisparse": False,
+        "enable_metrics": False,
+        "enable_overlap": False,
+        "enable_priority_scheduling": False,
+        "enable_hierarchical_cache": False,
+        "enable_hicache_storage": False,
+        "decode_offload_manager": None,
+        "running_batch": ScheduleBatch(reqs=[], batch_is_full=False),
+        "cur_batch": None,
+        "last_batch": None,
+        "chunked_req": None,
+        "waiting_queue": [],
+        "grammar_manager": SimpleNamespace(grammar_queue=[], abort_requests=lambda _recv_req: None),
+        "dllm_manager": SimpleNamespace(any_staging_reqs=lambda: False),
+    }
 
 
 def _tree_cache(shape: DecodeShape, requests: Any, allocator: Any) -> Any:

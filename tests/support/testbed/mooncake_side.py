@@ -40,6 +40,8 @@ class PairShape:
     """A model with more state than KV: ``swa`` (pages of a sliding window) or ``mamba`` (a slot a request)."""
     state_items: int = 8
     """Pages or slots of that state."""
+    mla: bool = False
+    """KV that is the same on all tensor parallel ranks: one rank of prefill sends it, the others are dummies."""
     env: dict[str, str] = field(default_factory=dict)
     """Laid over the environment of both processes."""
 
@@ -102,7 +104,7 @@ class Side:
         self.pool, self.request_pool = _pools(self.shape)
         self.metadata = _metadata(self.shape)
         args = _kv_args(self.pool, self.request_pool, self.metadata, self.rank, self.ranks)
-        return self._kv_class("MANAGER")(args, DisaggregationMode(self.role), server_args, False)
+        return self._kv_class("MANAGER")(args, DisaggregationMode(self.role), server_args, self.shape.mla)
 
     # Memory
 
@@ -240,7 +242,7 @@ def _start_engine() -> Any:
 def _pools(shape: PairShape) -> tuple[Any, Any]:
     """The token pool, and the request pool where the state is one slot a request."""
     import torch
-    from sglang.srt.mem_cache.memory_pool import HybridReqToTokenPool, MHATokenToKVPool
+    from sglang.srt.mem_cache.memory_pool import HybridReqToTokenPool
     from sglang.srt.mem_cache.swa_memory_pool import SWAKVPool
 
     common = {"page_size": shape.page_size, "dtype": torch.float32, "head_num": shape.heads, "device": "cpu"}
@@ -256,9 +258,7 @@ def _pools(shape: PairShape) -> tuple[Any, Any]:
             **common,
         )
         return pool, None
-    pool = MHATokenToKVPool(
-        size=tokens, head_dim=shape.head_dim, layer_num=shape.layers, enable_memory_saver=False, **common
-    )
+    pool = attention_pool(shape)
     if shape.state != "mamba":
         return pool, None
     from sglang.srt.configs.mamba_utils import Mamba2CacheParams, Mamba2StateShape
@@ -278,6 +278,24 @@ def _pools(shape: PairShape) -> tuple[Any, Any]:
         enable_mamba_extra_buffer=False,
     )
     return pool, requests
+
+
+def attention_pool(shape: PairShape) -> Any:
+    """The KV of a model with attention alone."""
+    import torch
+    from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, MLATokenToKVPool
+
+    common = {
+        "size": shape.pages * shape.page_size,
+        "page_size": shape.page_size,
+        "dtype": torch.float32,
+        "layer_num": shape.layers,
+        "device": "cpu",
+        "enable_memory_saver": False,
+    }
+    if shape.mla:
+        return MLATokenToKVPool(kv_lora_rank=shape.head_dim, qk_rope_head_dim=shape.head_dim, **common)
+    return MHATokenToKVPool(head_num=shape.heads, head_dim=shape.head_dim, **common)
 
 
 def _metadata(shape: PairShape) -> Any:
@@ -300,8 +318,9 @@ def _kv_args(pool: Any, request_pool: Any, metadata: Any, rank: int, ranks: int)
     args.prefill_end_layer = None
     args.mla_compression_ratios = None
     args.page_size = pool.page_size
-    args.kv_head_num = pool.head_num
-    args.total_kv_head_num = pool.head_num * ranks
+    if hasattr(pool, "head_num"):
+        args.kv_head_num = pool.head_num
+        args.total_kv_head_num = pool.head_num * ranks
     args.kv_data_ptrs, args.kv_data_lens, args.kv_item_lens = pool.get_contiguous_buf_infos()
     args.aux_data_ptrs, args.aux_data_lens, args.aux_item_lens = metadata.get_buf_infos()
     setup_state_kv_args(args, pool, req_to_token_pool=request_pool)
