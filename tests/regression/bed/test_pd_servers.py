@@ -57,8 +57,8 @@ def test_one_failed_transfer_fails_every_later_request_of_the_session(
     """After one -1 from the engine, plain 0.5.12.post1 does not even call it for the next rooms."""
     engine = pd.prefill.engine()
     before = len(engine.transfers())
+    engine.fail_next("kv", after=1)
     assert pd.generate(prompt_ids(20, first=30), NEW_TOKENS).ok
-    engine.fail_next("kv")
     answers = [pd.generate(prompt_ids(20, first=number), NEW_TOKENS) for number in range(31, 34)]
     assert [answer.status for answer in answers] == [500] * 3
     assert [(t.kind, t.injected) for t in engine.transfers()[before:]] == [

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from testbed.processes import run_alone
 from testbed.program import processes_of_session
 from testbed.server import ServerOptions
 from testbed.shared_servers import SharedServers
 from testbed.tiny_model import make_tiny_model, prompt_ids
+from testbed.warm import WarmProcesses
 
 pytestmark = [pytest.mark.control, pytest.mark.limit(300)]
 
@@ -30,8 +32,8 @@ def expected(transformers_says: Callable[..., list[list[int]]]) -> list[list[int
     return transformers_says(PROMPTS, NEW_TOKENS)
 
 
-def test_the_model_is_small_and_always_the_same(tiny_model: Path, tmp_path: Path) -> None:
-    again = make_tiny_model(tmp_path / "again")
+def test_the_model_is_small_and_always_the_same(tiny_model: Path, tmp_path: Path, warm: WarmProcesses | None) -> None:
+    again = run_alone(make_tiny_model, tmp_path / "again", folder=tmp_path, warm=warm)
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     assert files == {path.name: path.read_bytes() for path in again.iterdir()}
     assert sum(map(len, files.values())) < 1_000_000
@@ -104,7 +106,7 @@ import signal
 import pytest
 from testbed.server import ServerOptions, start_server
 
-@pytest.mark.limit(120)
+@pytest.mark.limit(280)
 def test_fails_half_way(programs, ports, tiny_model):
     server = start_server(programs, ports, ServerOptions(model=tiny_model))
     print("SESSION", server.program.pid)
@@ -115,6 +117,7 @@ def test_fails_half_way(programs, ports, tiny_model):
 """
 
 
+@pytest.mark.limit(450)
 def test_a_test_that_takes_too_long_shows_its_servers_and_leaves_no_process(tmp_path: Path) -> None:
     """With ``--fresh``: a server as production starts it, none of its processes forked."""
     (tmp_path / "test_inner.py").write_text(INNER)
@@ -125,7 +128,7 @@ def test_a_test_that_takes_too_long_shows_its_servers_and_leaves_no_process(tmp_
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     last = json.loads(record.read_text().splitlines()[-1])

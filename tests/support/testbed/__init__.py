@@ -5,6 +5,9 @@ A guard's module imports what it needs from here; the fixtures come from `testbe
 ``children``
     a `Children`: starts functions of the guard in processes of their own, joins them with a limit, shows
     the Python stacks of those that hang, and leaves none behind.
+``shared_servers``, ``programs``
+    whole SGLang servers with a tiny model, shared by all tests of a run or of one test alone: `testbed.server`
+    and `testbed.pd_servers`.
 ``ports``
     a `Ports`: loopback ports that no other test of this machine gets at the same time.
 

@@ -36,11 +36,14 @@ class EngineControl:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
-    def fail_next(self, kind: str, times: int = 1) -> None:
-        self._call("fail_next", kind, times)
+    def fail_next(self, kind: str, times: int = 1, after: int = 0) -> None:
+        self._call("fail_next", kind, times, after)
 
-    def hold(self, kind: str) -> None:
-        self._call("hold", kind)
+    def fail_every(self, kind: str, nth: int) -> None:
+        self._call("fail_every", kind, nth)
+
+    def hold(self, kind: str, after: int = 0) -> None:
+        self._call("hold", kind, after)
 
     def wait_until_held(self, limit_s: float = 30.0) -> bool:
         return bool(self._call("wait_until_held", limit_s, limit_s=limit_s + ANSWER_LIMIT_S))
@@ -55,10 +58,6 @@ class EngineControl:
 
     def wait_for_transfers(self, count: int, limit_s: float = 30.0) -> bool:
         return bool(self._call("wait_for_transfers", count, limit_s, limit_s=limit_s + ANSWER_LIMIT_S))
-
-    def call(self, name: str, *args: object, limit_s: float = ANSWER_LIMIT_S) -> Any:
-        """Any other method of `WatchedEngine`, by name."""
-        return self._call(name, *args, limit_s=limit_s)
 
     def _call(self, name: str, *args: object, limit_s: float = ANSWER_LIMIT_S) -> Any:
         with Client(str(self._socket), "AF_UNIX") as connection:

@@ -7,8 +7,9 @@ own wrapper around the engine, with its handling of errors, is thus under test t
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,8 @@ class WatchedEngine:
         self._kind_of = kind_of
         self._changed = threading.Condition()
         self._done: list[Transfer] = []
-        self._to_fail: dict[str, int] = {}
+        self._to_fail: dict[str, Iterator[bool]] = {}
+        """For each transfer of a kind, whether it is to fail; none any more when it is at its end."""
         self._held_kind: str | None = None
         self._let_pass = 0
         self._waiting = 0
@@ -72,10 +74,15 @@ class WatchedEngine:
 
     # What a test calls
 
-    def fail_next(self, kind: str, times: int = 1) -> None:
-        """Let the next ``times`` transfers of this kind return -1 at once, without the engine."""
+    def fail_next(self, kind: str, times: int = 1, after: int = 0) -> None:
+        """Let ``times`` transfers of this kind return -1 at once, without the engine: the next after ``after``."""
         with self._changed:
-            self._to_fail[kind] = times
+            self._to_fail[kind] = iter([*[False] * after, *[True] * times])
+
+    def fail_every(self, kind: str, nth: int) -> None:
+        """From now on, let each ``nth`` transfer of this kind return -1 at once; `fail_next` ends that."""
+        with self._changed:
+            self._to_fail[kind] = itertools.cycle([*[False] * (nth - 1), True])
 
     def hold(self, kind: str, after: int = 0) -> None:
         """Let transfers of this kind wait, before the engine is called, until `release`; all but the next ``after``."""
@@ -123,7 +130,4 @@ class WatchedEngine:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._held_kind != kind, FAULT_LIMIT_S)
                 self._waiting -= 1
-            if self._to_fail.get(kind, 0) > 0:
-                self._to_fail[kind] -= 1
-                return True
-            return False
+            return next(self._to_fail.get(kind, iter(())), False)
