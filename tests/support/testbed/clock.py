@@ -20,7 +20,11 @@ WORKERS = ("(transfer_worker)", "ThreadPoolExecutor-")
 
 
 class WorkerClock:
-    """`time.sleep` and `time.monotonic` as transfer threads see them; all other threads keep the real ones."""
+    """`time.sleep` and `time.monotonic` as transfer threads see them; all other threads keep the real ones.
+
+    Their time stands still but for what they sleep and what their calls seem to take, so that what was slept
+    does not depend on how busy the machine is.
+    """
 
     def __init__(self) -> None:
         self.pauses_s: list[float] = []
@@ -30,7 +34,7 @@ class WorkerClock:
         self.on_pause: Callable[[], None] = lambda: None
         """Called on the transfer's thread when it goes to sleep."""
         self._monotonic, self._sleep = time.monotonic, time.sleep
-        self._ahead_s = 0.0
+        self._worker_time_s = time.monotonic()
         self._slept_s = 0.0
         self._lock = threading.Lock()
 
@@ -42,10 +46,10 @@ class WorkerClock:
             self.pauses_s.append(self._slept_s)
             self._slept_s = 0.0
             if injected:
-                self._ahead_s += self.calls_take_s
+                self._worker_time_s += self.calls_take_s
 
     def _now(self) -> float:
-        return self._monotonic() + (self._ahead_s if _is_worker() else 0.0)
+        return self._worker_time_s if _is_worker() else self._monotonic()
 
     def _pause(self, seconds: float) -> None:
         if not _is_worker():
@@ -53,7 +57,7 @@ class WorkerClock:
             return
         self.on_pause()
         with self._lock:
-            self._ahead_s += seconds
+            self._worker_time_s += seconds
             self._slept_s += seconds
 
 
