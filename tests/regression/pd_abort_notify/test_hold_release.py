@@ -45,7 +45,7 @@ def test_all_of_it_is_kept_until_prefill_has_let_go(children: Children, ports: P
     bed.decode.step()
     assert "Aborted by AbortReq" in bed.decode.answer("aborted")
     bed.decode.step(ROUNDS)
-    assert bed.decode.books() == taken
+    assert bed.decode.books() == taken, "given away with its batch under way"
 
     bed.prefill.release()
     assert bed.decode.step_until_idle(), bed.decode.books()
@@ -71,7 +71,7 @@ def test_a_failed_batch_keeps_it_until_the_deadline(children: Children, ports: P
 
     bed.decode.move_clock(HOLD_S - MARGIN_S)
     bed.decode.step(ROUNDS)
-    assert bed.decode.books() == taken
+    assert bed.decode.books() == taken, "given away before the deadline"
     assert bed.decode.received(b"ABORT_ACK") == []
 
     bed.decode.move_clock(MARGIN_S)
@@ -137,7 +137,7 @@ def test_each_prefill_rank_is_told_once(children: Children, ports: Ports) -> Non
     bed.start_transfer("last", room=3, pages=1)  # nothing of the two is still to come when this one is known
     for rank in bed.prefills:
         told = [frames[1] for frames in rank.received(b"ABORT", count=2, limit_s=SOON_S)]
-        assert told == [b"1", b"2"]
+        assert told == [b"1", b"2"], f"told of the aborts of rooms {told}"
 
 
 def send_to_decode(abort: Frames, messages: list[Frames]) -> None:
@@ -170,7 +170,7 @@ def test_only_its_own_acknowledgement_counts(children: Children, ports: Ports) -
     send_to_decode(told[0], wrong)
     assert len(bed.decode.received(b"ABORT_ACK", count=len(wrong), limit_s=SOON_S)) == len(wrong)
     bed.decode.step(ROUNDS)
-    assert bed.decode.books() == taken
+    assert bed.decode.books() == taken, "given away with its batch under way"
 
     bed.prefill.release()
     assert bed.decode.step_until_idle(), bed.decode.books()
