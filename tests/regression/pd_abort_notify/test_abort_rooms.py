@@ -47,6 +47,13 @@ def test_abort_before_there_is_a_sender(children: Children, ports: Ports) -> Non
         assert not prefill.call(is_published, 1), "metadata of an aborted room was kept"
         prefill.call(room_calls.send, 1, [1, 2])
 
+        # The abort, then the metadata, then the sender
+        peer.abort(room=4, generation=4)
+        peer.publish(room=4, pages=[5, 6])
+        assert peer.was_read()
+        assert answer(peer) == drained(4, 4)
+        assert not prefill.call(is_published, 4), "metadata of an aborted room was kept"
+
         # Metadata first, then the abort, then the sender
         peer.publish(room=2, pages=[5, 6])
         peer.abort(room=2, generation=2)

@@ -174,13 +174,13 @@ def test_a_room_with_a_failed_call_is_never_said_to_be_drained(children: Childre
         peer.abort(room=1, generation=1)
         assert peer.was_read(), DIED
         prefill.release()
-        heard_until(peer, status(1, FAILED))
+        heard = heard_until(peer, status(1, FAILED))
         peer.abort(room=1, generation=2)
 
         # The call fails before the abort
         peer.register()
         begin(peer, room=2, chunks=2)
-        heard = heard_until(peer, status(2, FAILED))
+        heard += heard_until(peer, status(2, FAILED))
         peer.abort(room=2, generation=3)
         peer.abort(room=ALIEN, generation=4)
         heard += heard_until(peer, drained(ALIEN, 4))
