@@ -124,6 +124,8 @@ def test_each_prefill_rank_is_told_once(children: Children, ports: Ports) -> Non
     bed.start_transfer("late", room=1, pages=1)
     bed.decode.move_clock(WAITING_TIMEOUT_S)
     assert bed.decode.wait(room=1, states=["Failed"]) == "Failed"
+    for rank in bed.prefills:
+        assert rank.received(b"ABORT", count=1, limit_s=SOON_S), "prefill was not told of the time-out"
     bed.decode.abort_request("late")
     bed.decode.step()
     assert bed.decode.state("late") == "Aborted"
