@@ -41,7 +41,7 @@ from testbed.processes import tail
 from testbed.program import Process, Program, Programs, abort
 
 START_LIMIT_S = 240.0
-"""A server of three processes takes 20 s on two idle cores; this is for busy ones."""
+"""For a fresh one on busy cores; a forked one is up in a tenth of it."""
 
 POLL_S = 0.1
 REQUEST_LIMIT_S = 60.0
