@@ -305,6 +305,12 @@ def raised_by_an_engine_without_batches(side: Side) -> str:
     return str(caught.value)
 
 
+def code_of_a_dead_session(side: Side) -> int:
+    """What the caller of a transfer gets if nobody listens there."""
+    address, length = side.manager.kv_args.kv_data_ptrs[0], side.manager.kv_args.kv_item_lens[0]
+    return int(side.manager._transfer_data("127.0.0.1:1", [(address, address, length)]))
+
+
 @pytest.mark.control
 def test_what_arrives_at_once_is_as_before(children: Children, ports: Ports) -> None:
     with lone_prefill(children, ports) as bench:
@@ -315,4 +321,5 @@ def test_what_arrives_at_once_is_as_before(children: Children, ports: Ports) -> 
         assert calls_of(bench.calls()) == [("kv", True), ("aux", True)]
         assert [bench.prefill.holds("kv", page) for page in (5, 6)] == [{7}, {7}]
         assert bench.prefill.call(pauses_s) == [0.0, 0.0]
+        assert bench.prefill.call(code_of_a_dead_session) == -1
         assert "requires mooncake-transfer-engine" in bench.prefill.call(raised_by_an_engine_without_batches)
