@@ -13,6 +13,8 @@ from patchstack.regress.scenarios import GPU_GUARDS, is_scenario
 BED_SUITE = "bed"
 """The bed's own controls; they run with every selection."""
 BED_GUARDS = "tests/regression/bed"
+AROUND = ("conftest.py", "thresholds.yaml")
+"""Files beside guards, or above them, that decide what they say."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
         on_cpu = tuple(path.rstrip("/") for path in paths if not is_scenario(path))
         if paths and not on_cpu:
             problems.append(f"{header}:1: guards: all below {GPU_GUARDS}, where no CPU lane looks: add one beside it")
-        around = {file for target in found for file in _conftests(root, target)}
+        around = {file for target in found for file in _around(root, target)}
         digest = hashlib.sha256(f"{support} {_digest_of(root, [*found, *around])}".encode()).hexdigest()
         suites.append(Suite(slug, on_cpu, digest))
     if problems:
@@ -68,10 +70,10 @@ def files_of(root: Path, suite: Suite) -> tuple[str, ...]:
     return tuple(dict.fromkeys(file.relative_to(root).as_posix() for file in files))
 
 
-def _conftests(root: Path, target: Path) -> list[Path]:
-    """What pytest reads on its way from the root to ``target``."""
+def _around(root: Path, target: Path) -> list[Path]:
+    """What pytest and guards read on the way from the root to ``target``."""
     folders = [target, *target.parents]
-    files = [folder / "conftest.py" for folder in folders[: folders.index(root) + 1]]
+    files = [folder / name for folder in folders[: folders.index(root) + 1] for name in AROUND]
     return [file for file in files if file.is_file()]
 
 

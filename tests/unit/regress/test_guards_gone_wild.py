@@ -161,7 +161,13 @@ def test_suites_are_found_by_way_of_links_and_dots(tmp_path: Path) -> None:
     plain = find_suites(root, [("x", ["tests/regression/x"])])
     assert find_suites(tmp_path / "link", [("x", ["tests/regression/x"])]) == plain
     assert find_suites(root / ".." / root.name, [("x", ["tests/regression/x"])]) == plain
-    (root / "tests" / "conftest.py").write_text("changed = True\n")
+
+
+@pytest.mark.parametrize("path", ["tests/conftest.py", "tests/regression/thresholds.yaml"])
+def test_what_guards_read_beside_them_is_in_their_digest(tmp_path: Path, path: str) -> None:
+    root, _ = fake_bed(tmp_path, FINE)
+    plain = find_suites(root, [("x", ["tests/regression/x"])])
+    (root / path).write_text("changed = True\n")
     assert find_suites(root, [("x", ["tests/regression/x"])])[1].digest != plain[1].digest
 
 
