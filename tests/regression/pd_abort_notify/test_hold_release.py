@@ -6,6 +6,8 @@ engine is held where a batch must not have ended yet; deadlines are reached by m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import zmq
 
@@ -22,6 +24,7 @@ WAITING_TIMEOUT_S = 400.0
 """More than SGLang waits for a transfer by default."""
 SOON_S = 5.0
 ROUNDS = 20
+ALL_ATTEMPTS = 1000
 
 
 def start_and_hold(bed: DecodePair, prefill_rank: int = 0) -> None:
@@ -52,22 +55,32 @@ def test_all_of_it_is_kept_until_prefill_has_let_go(children: Children, ports: P
     assert bed.decode.books() == before
 
 
-def fail_the_batch(bed: DecodePair) -> None:
-    bed.prefill.fail_next("kv", times=1)
+def abort_and_fail(bed: DecodePair) -> None:
+    """The client goes away, and then the engine gives the batch up."""
+    bed.decode.abort_request("aborted")
+    bed.decode.step()
     bed.prefill.release()
-    assert bed.prefill.wait_for_transfers(1)
-    assert [done.injected for done in bed.prefill.transfers()] == [True]
 
 
-def test_a_failed_batch_keeps_it_until_the_deadline(children: Children, ports: Ports) -> None:
+def fail(bed: DecodePair) -> None:
+    """The engine gives the batch up, and decode learns from prefill that the request has failed."""
+    bed.prefill.release()
+    assert bed.decode.step_until("aborted") == "Aborted"
+
+
+@pytest.mark.parametrize("end_it", [abort_and_fail, fail])
+def test_a_failed_batch_keeps_it_until_the_deadline(
+    children: Children, ports: Ports, end_it: Callable[[DecodePair], None]
+) -> None:
     """A failed call of the engine says nothing about the rest of its batch, so prefill never says that it let go."""
     bed = start_decode_pair(children, ports)
     before = bed.decode.books()
     start_and_hold(bed)
     taken = bed.decode.books()
-    bed.decode.abort_request("aborted")
-    bed.decode.step()
-    fail_the_batch(bed)
+    bed.prefill.fail_next("kv", times=ALL_ATTEMPTS)
+    end_it(bed)
+    assert bed.prefill.wait_for_transfers(1)
+    assert {done.injected for done in bed.prefill.transfers()} == {True}
 
     bed.decode.move_clock(HOLD_S - MARGIN_S)
     bed.decode.step(ROUNDS)
