@@ -79,6 +79,7 @@ def test_a_room_that_cannot_be_sent_costs_no_other(children: Children, ports: Po
         heard = peer.receive_until(drained(ALIEN, 2))
         assert status(room, FAILED) in heard
         assert drained(room, 1) not in heard
+        assert status(joined, FAILED) not in heard
 
 
 class VanishingRooms(dict[int, Any]):
@@ -146,12 +147,12 @@ def test_a_registration_may_come_before_prefill_is_complete(children: Children, 
     read.
     """
     prefill = start_side(children, ports, "prefill")
-    registered, alive = prefill.call(register_while_a_manager_starts)
-    assert (registered, alive) == (True, True)
+    registered, alive, dropped = prefill.call(register_while_a_manager_starts)
+    assert (registered, alive, dropped) == (True, True, {})
 
 
-def register_while_a_manager_starts(side: Side) -> tuple[bool, bool]:
-    """Whether a second manager of this process has the session and its thread, in the end."""
+def register_while_a_manager_starts(side: Side) -> tuple[bool, bool, dict[str, int]]:
+    """Whether a second manager of this process has the session and its thread in the end, and what it dropped."""
     import zmq
     from sglang.srt.disaggregation.common import conn as common
     from sglang.srt.disaggregation.mooncake import conn as mooncake
@@ -186,4 +187,5 @@ def register_while_a_manager_starts(side: Side) -> tuple[bool, bool]:
         common.get_zmq_socket_on_host, mooncake.defaultdict = bind, table
     assert sent.is_set(), "the manager made no table of failed sessions"
     wait_until(lambda: manager.decode_kv_args_table or threads(READER) <= readers, bool, SETTLE_S)
-    return bool(manager.decode_kv_args_table), threads(READER) > readers
+    dropped = dict(getattr(manager, "control_drops", {}))
+    return bool(manager.decode_kv_args_table), threads(READER) > readers, dropped
