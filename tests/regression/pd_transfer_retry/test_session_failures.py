@@ -15,7 +15,6 @@ import pytest
 from testbed import Children, Ports, control_wire
 from testbed.lone_prefill import LonePrefill, lone_prefill
 from testbed.mooncake_pair import Side
-from testbed.mooncake_side import wait_until
 
 ONE_ATTEMPT = {"SGLANG_DISAGG_TRANSFER_RETRIES": "1"}
 TWO_STRIKES = {**ONE_ATTEMPT, "SGLANG_DISAGG_SESSION_FAILURE_THRESHOLD": "2"}
@@ -111,8 +110,7 @@ def fail_sessions(side: Side, port: int, session: str, count: int) -> tuple[int,
         manager.transfer_infos[room] = {name: transfer_info(list(frames))}
         manager.request_status[room] = 2
         manager.add_transfer_request(room, np_pages([1]), slice(0, 1), True, aux_index=0)
-    ended = wait_until(lambda: len(side.watched.transfers()), lambda done: done >= count, SESSIONS_LIMIT_S)
-    assert ended == count, "a fault was not injected"
+    assert side.watched.wait_for_transfers(count, SESSIONS_LIMIT_S), "a fault was not injected"
     return len(manager.session_failures), len(manager.failed_sessions)
 
 
