@@ -144,6 +144,11 @@ def test_every_decode_rank_of_the_room_is_told_and_no_other(children: Children, 
         assert two.receive(SOON_S) == status(1, FAILED), "a rank that came after the abort waits for its time-out"
         assert dummy.receive(0) is None, "a dummy rank holds nothing"
 
+        # The room's number may come again, and is nobody's fault then
+        assert prefill.call(room_calls.open_sender, 1) == "Bootstrapping"
+        one.publish(room=1, pages=[5, 6])
+        assert prefill.wait(1, ("WaitingForInput", "Failed"), SOON_S) == "WaitingForInput"
+
 
 @pytest.mark.control
 def test_switched_off_decode_is_not_told(children: Children, ports: Ports) -> None:

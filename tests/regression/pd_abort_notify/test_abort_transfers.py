@@ -132,6 +132,18 @@ def test_drained_is_said_when_nothing_is_under_way(children: Children, ports: Po
         assert heard_until(peer, status(2, SUCCESS)) == []
         assert [done.kind for done in prefill.transfers()] == ["kv", "kv", "kv", "aux"]
 
+        # All of the room was sent when its abort came: it is not said to have succeeded for that
+        prefill.hold("aux")
+        begin(peer, room=4, chunks=2)
+        assert prefill.wait_until_held()
+        peer.abort(room=4, generation=8)
+        assert peer.was_read()
+        prefill.release()
+        heard = heard_until(peer, drained(4, 8))
+        begin(peer, room=5, chunks=2)
+        heard += heard_until(peer, status(5, SUCCESS))
+        assert set(heard) <= {status(4, FAILED)}
+
 
 def test_layers_that_are_sent_one_by_one(children: Children, ports: Ports) -> None:
     """A decode rank of another tensor size gets each layer in a call of its own, two at a time here."""

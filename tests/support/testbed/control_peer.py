@@ -102,7 +102,7 @@ class DecodePeer(ControlPeer):
     def was_read(self, limit_s: float = ANSWER_LIMIT_S) -> bool:
         """Whether prefill has read all that was sent, and reads on; False as soon as its thread is dead."""
         self._marks += 1
-        mark = f"{LOOPBACK}:{self._marks}"
+        mark = f"mark-of-{self.port}:{self._marks}"
         self.register(mark)
         return bool(self.prefill.call(_mark_came, mark, limit_s, limit_s=limit_s + SEND_LIMIT_S))
 
