@@ -25,8 +25,10 @@ HOLD_S = 30.0
 
 # Of 8 pages one request gets 6: the next one does not fit beside it.
 SMALL = DecodeShape(pages=8)
-# 4 MB a page: more than the kernel takes in for a process that does not read.
-LARGE = DecodeShape(pages=8, page_size=64, heads=32, head_dim=128, env={"MC_TRANSFER_TIMEOUT": str(ENGINE_TIMEOUT_S)})
+# 40 MB and more in each of two buffers: Linux takes in 36 MB at most for a process that does not read.
+LARGE = DecodeShape(
+    pages=8, page_size=512, layers=1, heads=32, head_dim=128, env={"MC_TRANSFER_TIMEOUT": str(ENGINE_TIMEOUT_S)}
+)
 
 
 def fill_prefill(bed: DecodePair) -> None:
