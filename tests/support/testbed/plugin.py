@@ -87,6 +87,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"children: {config.stash[_WARM].summary()}")
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """All is said: end the process here, as the children end.
+
+    Python's own way out waits for native threads: a ZMQ context that a failed test left open, with a message
+    that nobody takes, waits for ever.
+    """
+    if os.environ.get("PATCHSTACK_TREE") and _EXIT_STATUS in config.stash:
+        config.get_terminal_writer().flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_EXIT_STATUS])
+
+
 @pytest.fixture
 def ports() -> Iterator[Ports]:
     """Loopback ports that are this test's alone."""
@@ -165,6 +183,7 @@ def shared_servers(request: pytest.FixtureRequest, _servers_of_all_tests: Shared
 
 
 _PROCESSES = pytest.StashKey[list[Children | Programs]]()
+_EXIT_STATUS = pytest.StashKey[int]()
 _NETWORK = pytest.StashKey[str]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 _WARM = pytest.StashKey[WarmProcesses]()
