@@ -60,36 +60,6 @@ def test_the_standins_refuse_to_load_beside_real_kernels(tmp_path: Path, real: s
         assert "ImportError: the stand-in for sgl_kernel refuses to load" in ended.stderr.splitlines()[-1]
 
 
-LEAVES_A_CONTEXT = """
-import zmq
-
-CONTEXTS = []
-
-def test_leaves_a_context():
-    CONTEXTS.append(zmq.Context())
-    socket = CONTEXTS[0].socket(zmq.PUSH)
-    socket.connect("tcp://127.0.0.1:9")
-    socket.send(b"nobody takes this")
-
-def test_fails():
-    assert 1 == 2
-"""
-
-
-def test_the_run_ends_though_a_test_left_a_context_that_does_not(tmp_path: Path) -> None:
-    """Python's own way out would wait in zmq_ctx_term for a peer that never comes."""
-    (tmp_path / "test_inner.py").write_text(LEAVES_A_CONTEXT)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "testbed.plugin", "-c", "/dev/null", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "1 failed, 1 passed" in ended.stdout
-
-
 def test_a_kernel_that_is_not_stood_in_for_raises_when_called() -> None:
     from sgl_kernel import awq_dequantize
     from sgl_kernel.flash_attn import flash_attn_with_kvcache

@@ -95,8 +95,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """All is said: end the process here, as the children end.
 
-    Python's own way out waits for native threads: a ZMQ context that a failed test left open, with a message
-    that nobody takes, waits for ever.
+    Python's own way out runs what native libraries have for it, and may wait there for ever.
     """
     if os.environ.get("PATCHSTACK_TREE") and _EXIT_STATUS in config.stash:
         config.get_terminal_writer().flush()
