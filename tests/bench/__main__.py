@@ -17,19 +17,25 @@ from tests.bench.composition import measure_composition
 from tests.bench.decision import measure_decision
 from tests.bench.ground import break_ground
 from tests.bench.imports import measure_imports
-from tests.bench.measure import Measurement, Patience
+from tests.bench.kv_send import measure_kv
+from tests.bench.kv_trees import lay_kv_trees
+from tests.bench.measure import Measurement, Patience, Tally
 from tests.bench.table import show
 
 from patchstack import config as configuration
 from patchstack.git import Repository
+from patchstack.report.terminal import Progress
 from patchstack.store import cache_folder, now_utc
 from patchstack.upstream.provider import resolve_base
 
+PARTS = ("import", "compose", "decide", "kv")
 ROOT = Path(__file__).parents[2]
 SIZES = (20, 100)
 REPEATS = 3
 BUDGET_S = 60.0
 """Once this has passed nothing is done a second time; what is left is done once."""
+
+KV_REPEATS = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,42 +43,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of topics")
     parser.add_argument("--repeats", type=int, default=REPEATS, metavar="K", help="samples of each, at most")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="no second sample after this")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured, all if left out")
+    parser.add_argument(
+        "--kv-repeats", type=int, default=KV_REPEATS, metavar="K", help="samples of each KV row; each row has S seconds"
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "deploy.yaml", help="whose first lane is measured")
     parser.add_argument("--output", type=Path, default=ROOT / ".patchstack" / "bench", help="folder of the JSON files")
     chosen = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200)
     before = record.newest(chosen.output)
     machine, load = record.this_machine(), os.getloadavg()
-    patience = Patience(chosen.repeats, time.monotonic() + chosen.budget_s)
     with tempfile.TemporaryDirectory(prefix="patchstack-bench-") as folder:
-        base, found = measure(chosen.config, chosen.sizes, patience, Path(folder))
+        base, found, tallies = measure(chosen, Path(folder))
     path = record.write(
         chosen.output,
-        record.encode(f"{now_utc():%Y-%m-%dT%H:%M:%SZ}", machine, load, base, found),
+        record.encode(f"{now_utc():%Y-%m-%dT%H:%M:%SZ}", machine, load, base, found, tallies),
     )
-    show(console, machine, found, before)
+    show(console, machine, found, before, tallies)
+    console.print(f"load average at the start: {', '.join(f'{part:.1f}' for part in load)}")
     console.print(f"written to {path}")
-    return 0 if all(row.equal for row in found) else 1
+    equal = [row.equal for row in found] + [tally.equal for tally in tallies]
+    return 0 if all(equal) else 1
 
 
-def measure(
-    config: Path, sizes: Sequence[int], patience: Patience, folder: Path
-) -> tuple[dict[str, Any], list[Measurement]]:
-    """All measurements on the configuration's first lane; the base that they were made on."""
-    lane, settings = next(iter(configuration.load(config).lanes.items()))
+def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[Measurement], list[Tally]]:
+    """What was chosen, on the configuration's first lane; what it was measured on comes first."""
+    lane, settings = next(iter(configuration.load(chosen.config).lanes.items()))
+    patience = Patience(chosen.repeats, time.monotonic() + chosen.budget_s)
     cache = cache_folder()
     seed = Repository.init(folder / "release.git")
     base = resolve_base(settings.upstream, seed, cache)
+    measured_on: dict[str, Any] = {"name": base.name, "commit": base.commit, "tree": base.tree}
     # It is all here now: from here on a release needs no network, and a git upstream costs what asking it costs.
     offline = settings.upstream.pypi is not None
-    found = [measure_imports(settings.upstream, cache, folder / "imports", patience, offline=offline)]
-    for size in sizes:
+    found = []
+    if "import" in chosen.only:
+        found.append(measure_imports(settings.upstream, cache, folder / "imports", patience, offline=offline))
+    for size in chosen.sizes if {"compose", "decide"} & set(chosen.only) else ():
         remote = Repository.init(folder / f"remote-{size}.git")
         remote.fetch(str(seed.folder), [f"+{base.commit}:refs/heads/base/{lane}"])
         ground = break_ground(remote, base, lane, size)
-        found += measure_composition(ground, folder / f"compose-{size}", patience)
-        found += measure_decision(ground, config, folder / f"decide-{size}", patience, offline=offline)
-    return {"name": base.name, "commit": base.commit, "tree": base.tree}, found
+        if "compose" in chosen.only:
+            found += measure_composition(ground, folder / f"compose-{size}", patience)
+        if "decide" in chosen.only:
+            found += measure_decision(ground, chosen.config, folder / f"decide-{size}", patience, offline=offline)
+    if "kv" not in chosen.only:
+        return measured_on, found, []
+    trees = lay_kv_trees(chosen.config, lane, folder / "state", Progress())
+    measured_on |= {"composed_tree": trees.composed_sha, "patches": list(trees.patches)}
+    sent, tallies = measure_kv(trees, folder / "kv", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
+    return measured_on, [*found, *sent], tallies
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+LEAST_PAIRS = 4
+
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
@@ -56,6 +58,31 @@ class Measurement:
     @property
     def wall_ratio(self) -> float:
         return self.ours.wall_s / self.beside.wall_s
+
+    @property
+    def cpu_ratio_quartiles(self) -> tuple[float, float] | None:
+        """Between these lies the middle half of the ratios of neighbours, samples that were taken in turns.
+
+        A difference that is smaller than they are apart is not resolved. None for fewer than four pairs.
+        """
+        if len(self.ours.samples) != len(self.beside.samples) or len(self.ours.samples) < LEAST_PAIRS:
+            return None
+        pairs = zip(self.ours.samples, self.beside.samples, strict=True)
+        lower, _, upper = statistics.quantiles((ours.cpu_s / beside.cpu_s for ours, beside in pairs), n=4)
+        return lower, upper
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Something counted on both trees: no time, and so the same on every machine."""
+
+    name: str
+    unit: str
+    composed: int
+    plain: int
+    compared: str
+    """What the composed tree's count must be, in words."""
+    equal: bool
 
 
 @dataclass(frozen=True)

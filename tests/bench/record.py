@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import Measurement, Series
+from tests.bench.measure import Measurement, Series, Tally
 
 from patchstack.git import version as git_version
 from patchstack.store import write_whole
@@ -62,9 +62,14 @@ def key(measurement: Measurement) -> str:
 
 
 def encode(
-    at: str, machine: Machine, load: Sequence[float], base: Mapping[str, str], measurements: Sequence[Measurement]
+    at: str,
+    machine: Machine,
+    load: Sequence[float],
+    base: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    tallies: Sequence[Tally] = (),
 ) -> dict[str, Any]:
-    """The file's content; times in seconds, ratios ours by the other."""
+    """The file's content; times in seconds, ratios ours by the other. ``base`` says what it was measured on."""
     return {
         "schema_version": SCHEMA_VERSION,
         "at": at,
@@ -72,16 +77,19 @@ def encode(
         "load_average_at_start": [round(part, 2) for part in load],
         "base": dict(base),
         "measurements": [_encode_one(measurement) for measurement in measurements],
+        "tallies": [asdict(tally) for tally in tallies],
     }
 
 
 def _encode_one(measurement: Measurement) -> dict[str, Any]:
+    quartiles = measurement.cpu_ratio_quartiles
     return {
         "key": key(measurement),
         "ours": _encode_series(measurement.ours),
         "beside": _encode_series(measurement.beside),
         "cpu_ratio": round(measurement.cpu_ratio, 4),
         "wall_ratio": round(measurement.wall_ratio, 4),
+        "cpu_ratio_quartiles": None if quartiles is None else [round(quartile, 4) for quartile in quartiles],
         "compared": measurement.compared,
         "equal": measurement.equal,
     }
@@ -90,9 +98,9 @@ def _encode_one(measurement: Measurement) -> dict[str, Any]:
 def _encode_series(series: Series) -> dict[str, Any]:
     return {
         "label": series.label,
-        "cpu_s": round(series.cpu_s, 4),
-        "wall_s": round(series.wall_s, 4),
-        "samples": [{"cpu_s": round(cost.cpu_s, 4), "wall_s": round(cost.wall_s, 4)} for cost in series.samples],
+        "cpu_s": round(series.cpu_s, 6),
+        "wall_s": round(series.wall_s, 6),
+        "samples": [{"cpu_s": round(cost.cpu_s, 6), "wall_s": round(cost.wall_s, 6)} for cost in series.samples],
     }
 
 

@@ -6,15 +6,25 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from tests.bench.measure import Measurement, Series
+from tests.bench.measure import Measurement, Series, Tally
 from tests.bench.record import Before, Machine, key
 
+FINE_S = 0.1
+"""Below this a time is shown in hundredths of a millisecond."""
 
-def show(console: Console, machine: Machine, measurements: Sequence[Measurement], before: Before | None) -> None:
+
+def show(
+    console: Console,
+    machine: Machine,
+    measurements: Sequence[Measurement],
+    before: Before | None,
+    tallies: Sequence[Tally] = (),
+) -> None:
     table = Table(title="Seconds, medians; a ratio above 1: ours is the slower one", title_justify="left")
     for heading in ("measured", "ours", "beside", "compared"):
         table.add_column(heading)
-    for heading in ("ours CPU", "beside CPU", "CPU ratio", "ours wall", "beside wall", "wall ratio", "ratio before"):
+    costs = ("ours CPU", "beside CPU", "CPU ratio", "middle half")
+    for heading in (*costs, "ours wall", "beside wall", "wall ratio", "ratio before"):
         table.add_column(heading, justify="right")
     for row in measurements:
         was = before.cpu_ratio.get(key(row)) if before else None
@@ -22,22 +32,50 @@ def show(console: Console, machine: Machine, measurements: Sequence[Measurement]
             row.name,
             _label(row.ours),
             _label(row.beside),
-            f"{row.compared}: {'equal' if row.equal else 'DIFFERENT'}",
-            f"{row.ours.cpu_s:.2f}",
-            f"{row.beside.cpu_s:.2f}",
-            f"{row.cpu_ratio:.2f}",
-            f"{row.ours.wall_s:.2f}",
-            f"{row.beside.wall_s:.2f}",
-            f"{row.wall_ratio:.2f}",
-            "-" if was is None else f"{was:.2f}",
+            f"{row.compared}: {_verdict(row.equal)}",
+            _seconds(row.ours.cpu_s),
+            _seconds(row.beside.cpu_s),
+            f"{row.cpu_ratio:.3f}",
+            _range(row.cpu_ratio_quartiles),
+            _seconds(row.ours.wall_s),
+            _seconds(row.beside.wall_s),
+            f"{row.wall_ratio:.3f}",
+            "-" if was is None else f"{was:.3f}",
         )
     console.print(table)
+    if tallies:
+        _show_tallies(console, tallies)
     console.print(
         f"{machine.cores} cores of {machine.cpu}; git {machine.git}, Python {machine.python}; {machine.system}"
     )
     if before is not None:
         other = "" if before.machine == machine else ", on another machine or with other versions"
         console.print(f"'before' is the run of {before.at}{other}")
+
+
+def _show_tallies(console: Console, tallies: Sequence[Tally]) -> None:
+    table = Table(title="Counted", title_justify="left")
+    for heading in ("counted", "unit"):
+        table.add_column(heading)
+    for heading in ("composed", "plain"):
+        table.add_column(heading, justify="right")
+    table.add_column("compared")
+    for tally in tallies:
+        said = f"{tally.compared}: {_verdict(tally.equal)}"
+        table.add_row(tally.name, tally.unit, str(tally.composed), str(tally.plain), said)
+    console.print(table)
+
+
+def _verdict(equal: bool) -> str:
+    return "equal" if equal else "DIFFERENT"
+
+
+def _seconds(value_s: float) -> str:
+    return f"{value_s:.2f}" if value_s >= FINE_S else f"{value_s:.5f}"
+
+
+def _range(quartiles: tuple[float, float] | None) -> str:
+    return "-" if quartiles is None else f"{quartiles[0]:.3f} to {quartiles[1]:.3f}"
 
 
 def _label(series: Series) -> str:
