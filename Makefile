@@ -61,7 +61,7 @@ format: setup
 schema: setup ## write deploy.yaml's JSON schema and the README's generated parts again
 	@$(BIN)/patchstack generate
 
-bench: setup ## measure composition against a loop of `git merge`, in one run
+bench: setup ## measure composition against a loop of `git merge`, and the patches' KV path against plain
 	@$(BIN)/python -m tests.bench
 
 relock: setup ## resolve requirements.lock again (the tool)

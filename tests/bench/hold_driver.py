@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from tests.bench import hold_requests
+from tests.bench import hold_requests, kv_rooms
 from tests.bench.hold_requests import Requests, Served
 from tests.bench.kv_found import Holding, KvOrder
 from tests.bench.measure import Cost, Patience
@@ -53,6 +53,7 @@ class Decoder:
     def __init__(self, pair: DecodePair) -> None:
         self._pair = pair
         self._next = 1
+        pair.prefill.call(kv_rooms.time_engine)
 
     def run(self, count: int, aborted_percent: int) -> tuple[Cost, Served]:
         """Both sides at once: processor time of both, and decode's wall time."""

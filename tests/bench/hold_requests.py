@@ -82,7 +82,7 @@ def prepare_source(side: Side, requests: Requests) -> None:
 
 def compute(side: Side, requests: Requests) -> Cost:
     """Prefill: what is computed is there at once; each request is sent in one chunk."""
-    watch, pause = Watch(), Pause()
+    watch, pause = Watch(side.watched._engine), Pause()
     waiting, slots = deque(requests.numbers), deque(range(requests.at_once))
     unsent: dict[int, int] = {}
     under_way: dict[int, int] = {}

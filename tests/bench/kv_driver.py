@@ -112,7 +112,9 @@ def running_pairs(order: KvOrder, folder: Path, warm: WarmProcesses, ports: Port
         trees = []
         for name, environment in (("plain", order.plain_env), ("composed", order.composed_env)):
             children = stack.enter_context(closing(Children(folder / name, warm)))
-            trees.append(Tree(start_pair(children, ports, dataclasses.replace(shape, env=environment))))
+            pair = start_pair(children, ports, dataclasses.replace(shape, env=environment))
+            pair.prefill.call(kv_rooms.time_engine)
+            trees.append(Tree(pair))
         yield trees
 
 

@@ -1,6 +1,7 @@
 """The KV send path and decode's hold, with the patches and without, on real Mooncake over TCP.
 
-What is measured runs in the bed's Python (`tests.bench.kv_driver`), for the tool's has no SGLang.
+What is measured runs in the bed's Python (`tests.bench.kv_driver`), for the tool's has no SGLang. The processor
+time that prefill's threads use within Mooncake's engine is left out: they spin there until a batch is done.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from patchstack import process
 from patchstack.regress.execute import Tree, child_environment
 
 DRIVER_LIMIT_S = 3600.0
-ROOMS, FAULT_ROOMS, REQUESTS = 64, 200, 60
+ROOMS, FAULT_ROOMS, REQUESTS = 16, 200, 40
 
 
 def measure_kv(

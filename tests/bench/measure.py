@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-LEAST_PAIRS = 4
+LEAST_PAIRS = 6
+"""Of fewer values the median may lie outside of all of them more often than once in twenty times."""
+
+Interval = tuple[float, float]
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -60,16 +64,34 @@ class Measurement:
         return self.ours.wall_s / self.beside.wall_s
 
     @property
-    def cpu_ratio_quartiles(self) -> tuple[float, float] | None:
-        """Between these lies the middle half of the ratios of neighbours, samples that were taken in turns.
+    def least_ratios(self) -> tuple[float, float]:
+        """CPU and wall, the least sample of each side: what is left when others disturb the least."""
+        return (
+            min(s.cpu_s for s in self.ours.samples) / min(s.cpu_s for s in self.beside.samples),
+            min(s.wall_s for s in self.ours.samples) / min(s.wall_s for s in self.beside.samples),
+        )
 
-        A difference that is smaller than they are apart is not resolved. None for fewer than four pairs.
+    @property
+    def ratio_intervals(self) -> tuple[Interval, Interval] | None:
+        """CPU and wall: where the median of the ratios of neighbours lies, with 95 % confidence.
+
+        Neighbours are samples that were taken in turns. None for too few of them.
         """
-        if len(self.ours.samples) != len(self.beside.samples) or len(self.ours.samples) < LEAST_PAIRS:
+        count = len(self.ours.samples)
+        if count != len(self.beside.samples) or count < LEAST_PAIRS:
             return None
-        pairs = zip(self.ours.samples, self.beside.samples, strict=True)
-        lower, _, upper = statistics.quantiles((ours.cpu_s / beside.cpu_s for ours, beside in pairs), n=4)
-        return lower, upper
+        pairs = list(zip(self.ours.samples, self.beside.samples, strict=True))
+        return (
+            _of_median([ours.cpu_s / beside.cpu_s for ours, beside in pairs]),
+            _of_median([ours.wall_s / beside.wall_s for ours, beside in pairs]),
+        )
+
+
+def _of_median(values: Sequence[float]) -> Interval:
+    """By the ranks of the values alone: nothing is assumed of how they are distributed."""
+    ordered = sorted(values)
+    outside = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
+    return ordered[outside], ordered[-1 - outside]
 
 
 @dataclass(frozen=True)

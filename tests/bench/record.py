@@ -82,14 +82,17 @@ def encode(
 
 
 def _encode_one(measurement: Measurement) -> dict[str, Any]:
-    quartiles = measurement.cpu_ratio_quartiles
+    intervals = measurement.ratio_intervals
     return {
         "key": key(measurement),
         "ours": _encode_series(measurement.ours),
         "beside": _encode_series(measurement.beside),
         "cpu_ratio": round(measurement.cpu_ratio, 4),
         "wall_ratio": round(measurement.wall_ratio, 4),
-        "cpu_ratio_quartiles": None if quartiles is None else [round(quartile, 4) for quartile in quartiles],
+        "least_ratios": dict(
+            zip(("cpu", "wall"), (round(ratio, 4) for ratio in measurement.least_ratios), strict=True)
+        ),
+        "ratio_intervals": None if intervals is None else [[round(end, 4) for end in pair] for pair in intervals],
         "compared": measurement.compared,
         "equal": measurement.equal,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from tests.bench.measure import Measurement, Series, Tally
+from tests.bench.measure import Interval, Measurement, Series, Tally
 from tests.bench.record import Before, Machine, key
 
 FINE_S = 0.1
@@ -23,10 +23,11 @@ def show(
     table = Table(title="Seconds, medians; a ratio above 1: ours is the slower one", title_justify="left")
     for heading in ("measured", "ours", "beside", "compared"):
         table.add_column(heading)
-    costs = ("ours CPU", "beside CPU", "CPU ratio", "middle half")
-    for heading in (*costs, "ours wall", "beside wall", "wall ratio", "ratio before"):
+    cpu, wall = ("ours CPU", "beside CPU", "CPU ratio", "95 %"), ("ours wall", "beside wall", "wall ratio", "95 %")
+    for heading in (*cpu, *wall, "least: CPU, wall", "ratio before"):
         table.add_column(heading, justify="right")
     for row in measurements:
+        cpu_interval, wall_interval = row.ratio_intervals or (None, None)
         was = before.cpu_ratio.get(key(row)) if before else None
         table.add_row(
             row.name,
@@ -36,10 +37,12 @@ def show(
             _seconds(row.ours.cpu_s),
             _seconds(row.beside.cpu_s),
             f"{row.cpu_ratio:.3f}",
-            _range(row.cpu_ratio_quartiles),
+            _range(cpu_interval),
             _seconds(row.ours.wall_s),
             _seconds(row.beside.wall_s),
             f"{row.wall_ratio:.3f}",
+            _range(wall_interval),
+            ", ".join(f"{ratio:.3f}" for ratio in row.least_ratios),
             "-" if was is None else f"{was:.3f}",
         )
     console.print(table)
@@ -74,8 +77,8 @@ def _seconds(value_s: float) -> str:
     return f"{value_s:.2f}" if value_s >= FINE_S else f"{value_s:.5f}"
 
 
-def _range(quartiles: tuple[float, float] | None) -> str:
-    return "-" if quartiles is None else f"{quartiles[0]:.3f} to {quartiles[1]:.3f}"
+def _range(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _label(series: Series) -> str:

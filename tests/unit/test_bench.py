@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.bench import composition, record
+from tests.bench import composition, kv_send, record
 from tests.bench.__main__ import main
 from tests.bench.ground import break_ground
+from tests.bench.kv_found import Aborted, Faults, Holding, KvFound, Sending, read_found, write_json
 from tests.bench.measure import Cost, Measurement, Patience, Series
 from tests.bench.table import show
 from tests.unit.builders import Workshop
@@ -76,7 +77,7 @@ def test_the_file_names_the_machine_and_each_ratio(config: Path, tmp_path: Path)
         "decide 10 / first plan",
         "decide 10 / git ls-remote",
     ]
-    more = {"cpu_ratio_quartiles", "compared", "equal"}
+    more = {"least_ratios", "ratio_intervals", "compared", "equal"}
     for row in rows.values():
         assert row.keys() == {"key", "ours", "beside", "cpu_ratio", "wall_ratio", *more}
         for side in (row["ours"], row["beside"]):
@@ -102,12 +103,12 @@ def test_a_later_run_compares_with_the_newest(tmp_path: Path) -> None:
 
     assert before is not None
     assert (before.at, before.cpu_ratio) == ("2026-11-21T02:00:00Z", {"compose 20 / loop": 0.25})
-    console = Console(width=160, file=io.StringIO(), record=True)
+    console = Console(width=200, file=io.StringIO(), record=True)
     slower = replace(ROW, beside=Series("loop", (Cost(0.5, 1.0),)))
     show(console, replace(MACHINE, cores=4), [slower], before)
     lines = console.export_text().splitlines()
     cells = [part.strip() for line in lines if "compose 20" in line for part in line.strip("│").split("│")]
-    figures = ["1.00", "0.50", "2.000", "-", "2.00", "1.00", "2.000", "0.250"]
+    figures = ["1.00", "0.50", "2.000", "-", "2.00", "1.00", "2.000", "-", "2.000, 2.000", "0.250"]
     assert cells == ["compose 20", "ours (n=1)", "loop (n=1)", "trees: equal", *figures]
     assert lines[-1] == "'before' is the run of 2026-11-21T02:00:00Z, on another machine or with other versions"
 
@@ -123,3 +124,43 @@ def test_a_difference_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     rows = composition.measure_composition(ground, tmp_path / "turns", Patience(repeats=1, ends_at=0.0))
 
     assert [row.equal for row in rows] == [False, False]
+
+
+def test_the_interval_is_that_of_the_median() -> None:
+    """Of 100 values it lies between the 41st and the 60th in 95 of 100 cases."""
+    ours = Series("ours", tuple(Cost(float(n), 1.0) for n in range(100, 0, -1)))
+    beside = Series("beside", (Cost(1.0, 1.0),) * 100)
+    assert Measurement("x", ours, beside, "", True).ratio_intervals == ((41.0, 60.0), (1.0, 1.0))
+    assert ROW.ratio_intervals is None
+
+
+FOUND = KvFound(
+    plain_sending=Sending([Cost(1.0, 1.0)], whole=16, rooms=16),
+    composed_sending=Sending([Cost(1.0, 1.0)], whole=16, rooms=16),
+    plain_faults=Faults(rooms=200, completed=24, injected=1),
+    composed_faults=Faults(rooms=200, completed=200, injected=8),
+    plain_aborted=Aborted(in_engine_bytes=64, sent_bytes=1028, room_bytes=1024),
+    composed_aborted=Aborted(in_engine_bytes=64, sent_bytes=64, room_bytes=1024),
+    holding=[Holding(30, [Cost(1.0, 1.0)], [Cost(1.0, 1.0)], [28], [28], expected=28, most_held=4)],
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "equal"),
+    [
+        (FOUND, [True, True, True, True]),
+        (replace(FOUND, plain_sending=replace(FOUND.plain_sending, whole=15)), [False, True, True, True]),
+        (replace(FOUND, holding=[replace(FOUND.holding[0], on_answered=[27])]), [True, False, True, True]),
+        (replace(FOUND, composed_faults=replace(FOUND.composed_faults, completed=199)), [True, True, False, True]),
+        (replace(FOUND, composed_aborted=replace(FOUND.composed_aborted, sent_bytes=128)), [True, True, True, False]),
+    ],
+    ids=["good", "bytes-lost", "answer-lost", "room-lost", "sent-after-an-abort"],
+)
+def test_what_must_be_equal_of_the_kv_path(found: KvFound, equal: list[bool]) -> None:
+    measurements, tallies = kv_send.rows(found)
+    assert [row.equal for row in (*measurements, *tallies)] == equal
+
+
+def test_what_the_bed_found_comes_back_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "found.json", FOUND)
+    assert read_found(tmp_path / "found.json") == FOUND

@@ -107,11 +107,14 @@ class PdServers:
         self, room: int, prompt: str | Sequence[int], new_tokens: int = 8, *, rid: str | None = None, **more: object
     ) -> tuple[Pending, Pending]:
         """Ask prefill and decode without the load balancer, in this room; the answers of both."""
-        bootstrap = {"bootstrap_host": LOOPBACK, "bootstrap_port": self.bootstrap_port, "bootstrap_room": room}
         return (
-            self.prefill.begin(prompt, new_tokens, rid=rid, **{**bootstrap, **more}),
-            self.decode.begin(prompt, new_tokens, rid=rid, **{**bootstrap, **more}),
+            self.prefill.begin(prompt, new_tokens, rid=rid, **{**self.bootstrap(room), **more}),
+            self.decode.begin(prompt, new_tokens, rid=rid, **{**self.bootstrap(room), **more}),
         )
+
+    def bootstrap(self, room: int) -> dict[str, object]:
+        """What a request to one of the servers says of its room, where no load balancer does."""
+        return {"bootstrap_host": LOOPBACK, "bootstrap_port": self.bootstrap_port, "bootstrap_room": room}
 
     def abort(self, rid: str, *, at: str = "decode") -> None:
         """Abort a request by its id at ``decode`` or ``prefill``; the load balancer has no such call."""

@@ -1,0 +1,91 @@
+"""Requests of many clients at once to a PD deployment, of which some go away before they are answered.
+
+The questions are texts, made here; what a client asks, who goes away and how long each of those waits come from a
+seed. When a server gets an abort is up to the machine: that is what makes every run a different one.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from testbed.answers import Answer
+from testbed.pd_servers import PdServers
+
+ANSWER_LIMIT_S = 240.0
+NO_ABORTS: Mapping[int, float] = {}
+
+_NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn")
+_THINGS = ("apples", "boxes", "coins", "maps", "pens", "tickets")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Who asks for what."""
+
+    questions: int
+    at_once: int
+    new_tokens: int
+    seed: int
+
+    def prompts(self) -> list[str]:
+        """Different word problems: a number at the beginning of each keeps one from being another's prefix."""
+        draw = random.Random(self.seed)
+        return [_word_problem(number, draw) for number in range(1, self.questions + 1)]
+
+    def aborts(self, share: float, within_s: float) -> dict[int, float]:
+        """Which questions are aborted, and after how many seconds each."""
+        draw = random.Random(self.seed + 1)
+        chosen = draw.sample(range(self.questions), round(share * self.questions))
+        return {index: draw.uniform(0.0, within_s) for index in chosen}
+
+
+def _word_problem(number: int, draw: random.Random) -> str:
+    name, other = draw.sample(_NAMES, 2)
+    thing = draw.choice(_THINGS)
+    had, lost, got = draw.randint(40, 99), draw.randint(2, 19), draw.randint(2, 39)
+    return (
+        f"{number}. {name} has {had} {thing} and gives {lost} of them to {other}. {other} had {got} {thing} before, "
+        f"and finds {draw.randint(2, 9)} more. How many {thing} does each of them have now? Think step by step."
+    )
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What all clients were told, in the order of the questions."""
+
+    answers: Sequence[Answer]
+    durations_s: Sequence[float]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.durations_s)
+
+
+def is_aborted(answer: Answer) -> bool:
+    """Whether the client was told that its request was aborted, not that it failed in another way."""
+    return not answer.ok and (answer.finish == "abort" or "Aborted by AbortReq" in answer.error)
+
+
+def ask_all(pd: PdServers, traffic: Traffic, name: str, aborts: Mapping[int, float] = NO_ABORTS) -> Answered:
+    """All questions through the load balancer; those in ``aborts`` are aborted at decode after so many seconds.
+
+    ``name`` tells the request ids of one run from those of another.
+    """
+    prompts = traffic.prompts()
+
+    def ask(index: int) -> tuple[Answer, float]:
+        rid = f"{name}-{index:06d}"  # of one length: SGLang aborts every request whose id begins with this one
+        begin_s = time.monotonic()
+        pending = pd.begin(prompts[index], traffic.new_tokens, rid=rid)
+        if index in aborts and not pending.answered_within(aborts[index]):
+            pd.abort(rid)
+        return pending.answer(ANSWER_LIMIT_S), time.monotonic() - begin_s
+
+    with ThreadPoolExecutor(traffic.at_once) as clients:
+        answers, durations_s = zip(*clients.map(ask, range(traffic.questions)), strict=True)
+    return Answered(answers, durations_s)
