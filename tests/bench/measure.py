@@ -13,7 +13,8 @@ from typing import ParamSpec, TypeVar
 LEAST_PAIRS = 6
 """Of fewer values the median may lie outside of all of them more often than once in twenty times."""
 
-Interval = tuple[float, float]
+Interval = tuple[float, float, float]
+"""Lower end, median, upper end."""
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -73,7 +74,7 @@ class Measurement:
 
     @property
     def ratio_intervals(self) -> tuple[Interval, Interval] | None:
-        """CPU and wall: where the median of the ratios of neighbours lies, with 95 % confidence.
+        """CPU and wall: the median of the ratios of neighbours, and between what it lies with 95 % confidence.
 
         Neighbours are samples that were taken in turns. None for too few of them.
         """
@@ -91,7 +92,7 @@ def _of_median(values: Sequence[float]) -> Interval:
     """By the ranks of the values alone: nothing is assumed of how they are distributed."""
     ordered = sorted(values)
     outside = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
-    return ordered[outside], ordered[-1 - outside]
+    return ordered[outside], statistics.median(ordered), ordered[-1 - outside]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _encode_one(measurement: Measurement) -> dict[str, Any]:
         "least_ratios": dict(
             zip(("cpu", "wall"), (round(ratio, 4) for ratio in measurement.least_ratios), strict=True)
         ),
-        "ratio_intervals": None if intervals is None else [[round(end, 4) for end in pair] for pair in intervals],
+        "ratio_intervals": None if intervals is None else [[round(ratio, 4) for ratio in each] for each in intervals],
         "compared": measurement.compared,
         "equal": measurement.equal,
     }

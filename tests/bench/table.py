@@ -23,7 +23,8 @@ def show(
     table = Table(title="Seconds, medians; a ratio above 1: ours is the slower one", title_justify="left")
     for heading in ("measured", "ours", "beside", "compared"):
         table.add_column(heading)
-    cpu, wall = ("ours CPU", "beside CPU", "CPU ratio", "95 %"), ("ours wall", "beside wall", "wall ratio", "95 %")
+    cpu = ("ours CPU", "beside CPU", "CPU ratio", "pairs (95 %)")
+    wall = ("ours wall", "beside wall", "wall ratio", "pairs (95 %)")
     for heading in (*cpu, *wall, "least: CPU, wall", "ratio before"):
         table.add_column(heading, justify="right")
     for row in measurements:
@@ -78,7 +79,7 @@ def _seconds(value_s: float) -> str:
 
 
 def _range(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    return "-" if interval is None else f"{interval[1]:.3f} ({interval[0]:.3f} to {interval[2]:.3f})"
 
 
 def _label(series: Series) -> str:

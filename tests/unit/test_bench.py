@@ -130,7 +130,7 @@ def test_the_interval_is_that_of_the_median() -> None:
     """Of 100 values it lies between the 41st and the 60th in 95 of 100 cases."""
     ours = Series("ours", tuple(Cost(float(n), 1.0) for n in range(100, 0, -1)))
     beside = Series("beside", (Cost(1.0, 1.0),) * 100)
-    assert Measurement("x", ours, beside, "", True).ratio_intervals == ((41.0, 60.0), (1.0, 1.0))
+    assert Measurement("x", ours, beside, "", True).ratio_intervals == ((41.0, 50.5, 60.0), (1.0, 1.0, 1.0))
     assert ROW.ratio_intervals is None
 
 
