@@ -147,7 +147,8 @@ def test_drained_is_said_when_nothing_is_under_way(children: Children, ports: Po
 
 def test_layers_that_are_sent_one_by_one(children: Children, ports: Ports) -> None:
     """A decode rank of another tensor size gets each layer in a call of its own, two at a time here."""
-    prefill = start_side(children, ports, "prefill", PairShape(env=TWO_AT_A_TIME))
+    once = {**TWO_AT_A_TIME, "SGLANG_DISAGG_TRANSFER_RETRIES": "1"}  # of the patch above this one, where there is one
+    prefill = start_side(children, ports, "prefill", PairShape(env=once))
     with DecodePeer(prefill) as peer:
         # One call fails while another is in the engine: the room has not ended before that one has
         peer.register(tensor_size=2)
