@@ -160,8 +160,12 @@ def test_a_stop_by_the_system_is_an_interruption(tmp_path: Path, stop: signal.Si
     """So that a night's children are ended and its report is written, as for Ctrl-C."""
     fifo = tmp_path / "deploy.yaml"
     os.mkfifo(fifo)
-    child = subprocess.Popen([*MAIN, "--config", str(fifo), "validate"], stderr=subprocess.PIPE, text=True)
+    argv = [*MAIN, "--config", str(fifo), "validate"]
+    # Under nohup, or in the background of a script, these signals are ignored, and a child inherits that.
+    child = subprocess.Popen(
+        argv, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(stop, signal.SIG_DFL)
+    )
     with fifo.open("w"):  # it opens when the child reads
         child.send_signal(stop)
-        _, said = child.communicate()
+        _, said = child.communicate(timeout=60)
     assert (child.returncode, said.strip()) == (130, "interrupted")
