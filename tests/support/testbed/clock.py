@@ -7,6 +7,10 @@ Inside a side's process::
     side.watched.on_call = clock.note_call        # what was slept before each call of the engine
     ...
     clock.calls_take_s = 2.5                      # the next calls that fail seem to have taken so long
+
+`LaterClock` goes for all threads of the process, and jumps::
+
+    LaterClock.of(side.kept).advance(30)
 """
 
 from __future__ import annotations
@@ -59,6 +63,30 @@ class WorkerClock:
         with self._lock:
             self._worker_time_s += seconds
             self._slept_s += seconds
+
+
+class LaterClock:
+    """`time.monotonic` of the whole process, put forward by a test. What threads wait for takes real time still."""
+
+    def __init__(self) -> None:
+        self._monotonic = time.monotonic
+        self._ahead_s = 0.0
+        time.monotonic = self._now
+
+    @classmethod
+    def of(cls, kept: list[object]) -> LaterClock:
+        """The one that is kept there, or else a new one."""
+        for thing in kept:
+            if isinstance(thing, LaterClock):
+                return thing
+        kept.append(clock := cls())
+        return clock
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+    def _now(self) -> float:
+        return self._monotonic() + self._ahead_s
 
 
 def _is_worker() -> bool:
