@@ -143,6 +143,8 @@ def _result_problems(store: Repository, patch: Patch, variant: Variant, topic: T
             f" {patch.switch_name}: read it in the patch, or mend the name"
         )
     for file in variant.files:
+        if file.binary:
+            yield f"{variant.path}:1: {file.path}: it is no text: a patch holds sources only, export it without that"
         if file.path.endswith(".py") and not file.is_deleted:
             try:
                 ast.parse(store.read_blob(f"{topic.commit}:{file.path}") or b"")

@@ -135,6 +135,14 @@ def test_what_the_patch_writes_must_be_python(bench: Bench) -> None:
     assert problem.startswith("mend/1.0..1.0.patch:1: a.py: with the patch it is no Python (invalid syntax")
 
 
+def test_a_compiled_file_is_no_part_of_a_patch(bench: Bench) -> None:
+    base = bench.release("1.0", {"a.py": "x = 1\n"})
+    bench.patch("mend", base, {"hook.py": HOOK, "_core.so": "\x7fELF\0"})
+    assert problems(bench) == [
+        "mend/1.0..1.0.patch:1: _core.so: it is no text: a patch holds sources only, export it without that"
+    ]
+
+
 def test_every_patch_that_does_not_apply_is_named_with_exit_code_4(bench: Bench) -> None:
     cut = bench.release("1.0", {"a.py": "x = 1\n", "b.py": "y = 1\n", "c.py": "z = 1\n"})
     bench.patch("one", cut, {"a.py": "x = 2  # SGLANG_X\n"}, up_to="2.0")
