@@ -24,8 +24,10 @@ RELEASES = ["0.5.10.post1", "0.5.12.post1", "0.5.23"]
 
 def fork(folder: Path, slug: str) -> Path:
     """A copy of this repository with one patch in its stack, and three releases to try it on."""
-    for path in ("deploy.yaml", "README.md"):
-        shutil.copy2(ROOT / path, folder / path)
+    shutil.copy2(ROOT / "README.md", folder)
+    # What the lane switches on is not in a series this short
+    config = (ROOT / "deploy.yaml").read_text().splitlines(keepends=True)
+    (folder / "deploy.yaml").write_text("".join(line for line in config if not line.strip().startswith("optional:")))
     guards = f"tests/regression/{slug.replace('-', '_')}"
     for path in (f"patches/{slug}", guards):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))

@@ -59,9 +59,12 @@ def ask_prefill_too_late(pd: PdServers, prompt: str, room: int) -> Answer:
 
 
 def run_with_aborts(pd: PdServers, traffic: Traffic, share: float = ABORTED_SHARE) -> AbortRun:
-    """All questions once without an abort, and once with that share aborted at any time of their lives."""
+    """All questions once without an abort, and once with that share aborted, each before half of its life is over.
+
+    Their KV is sent in that half; later aborts would find most answers given already.
+    """
     expected = _alone(pd, traffic)
-    aborts = traffic.aborts(share, within_s=expected.median_s)
+    aborts = traffic.aborts(share, within_s=expected.shortest_s / 2)
     said = ask_all(pd, traffic, "aborted", aborts)
     gone = {index for index in aborts if is_aborted(said.answers[index])}
     stayed = [index for index in range(traffic.questions) if index not in gone]
