@@ -29,7 +29,7 @@ def fork(folder: Path, slug: str) -> Path:
     config = (ROOT / "deploy.yaml").read_text().splitlines(keepends=True)
     (folder / "deploy.yaml").write_text("".join(line for line in config if not line.strip().startswith("optional:")))
     guards = f"tests/regression/{slug.replace('-', '_')}"
-    for path in (f"patches/{slug}", guards):
+    for path in (f"patches/{slug}", guards, "tests/regression/gpu"):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "patches" / "series").write_text(f"{slug}\n")
     (folder / "patches" / "releases").write_text("".join(f"{version}\n" for version in RELEASES))
