@@ -65,6 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "control: must pass with the patch and without it")
+    config.addinivalue_line("markers", "kills(*names): fails by its own assertion on these mutants of its patch")
     config.addinivalue_line("markers", "lane(name): which lane runs it; read without importing the file")
     config.addinivalue_line("markers", f"limit(seconds): the test's time limit, {DEFAULT_LIMIT_S:.0f} s by default")
     # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
