@@ -39,6 +39,7 @@ def test_those_who_stay_are_told_the_same(programs: Programs, ports: Ports) -> N
     run = run_with_aborts(pd, TRAFFIC)
     assert run.aborted >= threshold("pd-abort", "aborted_at_least"), run
     assert run.same_answers >= threshold("pd-abort", "same_answers"), run
+    assert run.failures == []
     assert free_tokens(pd) == before
     assert bad_signs(pd) == []
     assert dead_threads(pd) == []

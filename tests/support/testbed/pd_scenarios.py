@@ -34,7 +34,7 @@ class AbortRun:
     same_answers: float
     """Share of those that were not aborted."""
     failures: Sequence[str]
-    """What the others were told that got no text."""
+    """What those were told that got no text and were not aborted."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ def ask_prefill_too_late(pd: PdServers, prompt: str, room: int) -> Answer:
 
 
 def run_with_aborts(pd: PdServers, traffic: Traffic, share: float = ABORTED_SHARE) -> AbortRun:
-    """All questions once without an abort, and once with that share aborted, each before half of its life is over.
+    """All questions once without an abort, and once with that share aborted within half of the shortest answer's time.
 
-    Their KV is sent in that half; later aborts would find most answers given already.
+    In that time their KV is sent.
     """
     expected = _alone(pd, traffic)
     aborts = traffic.aborts(share, within_s=expected.shortest_s / 2)
     said = ask_all(pd, traffic, "aborted", aborts)
-    gone = {index for index in aborts if is_aborted(said.answers[index])}
-    stayed = [index for index in range(traffic.questions) if index not in gone]
+    gone = [index for index in aborts if is_aborted(said.answers[index])]
+    stayed = [index for index in range(traffic.questions) if index not in aborts]
     return AbortRun(
         aborted=len(gone) / traffic.questions,
         same_answers=_same(expected, said, stayed),
-        failures=_failures(said.answers[index] for index in stayed),
+        failures=_failures(answer for answer in said.answers if not is_aborted(answer)),
     )
 
 
