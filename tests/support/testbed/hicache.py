@@ -13,6 +13,9 @@ A scenario is a function of a `HiCacheRank`; `run` calls it in every rank of a `
         here, there = hicache.run(children, HiCacheShape(tree="unified"), full_pool)
         assert here == there
 
+With `start` and `outcomes` in place of `run` the test stands between: it talks to a rank through
+`HiCacheRank.link`, stops it or kills it.
+
 A `HiCacheRank` does with its tree what the scheduler does, in the same order and through the same
 functions: `queue` (and prefetch from storage), `admit` (match, load back, allocate, "forward"), `tick` (the
 events of a step), `finish`. The forward pass writes a pattern into the KV pool that tells token, position,
@@ -35,15 +38,15 @@ from testbed import hicache_events
 from testbed.assertions import is_by_the_test
 from testbed.child import Task
 from testbed.gloo import Rank, start_ranks
-from testbed.hicache_build import LAYERS, MAX_TOKENS, HiCacheShape, Tree, build_cache, join_groups
+from testbed.hicache_build import MAX_TOKENS, HiCacheShape, Tree, build_cache, join_groups
 from testbed.hicache_state import TreeState, tree_state
-from testbed.processes import Children, Report, State
+from testbed.processes import Child, Children, Report, State
 
 if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup
 
-__all__ = ["HiCacheRank", "HiCacheShape", "Tree", "run"]
+__all__ = ["HiCacheRank", "HiCacheShape", "Tree", "outcomes", "refusals", "run", "start", "what_it_raises"]
 
 START_LIMIT_S = 90.0  # processes, imports, groups and pools
 SETTLE_TICKS = 5_000  # steps until storage threads have caught up
@@ -59,18 +62,57 @@ def run(
 ) -> list[Any]:
     """Call `scenario(rank, *args)` in each rank of `shape`; what each returned, by global rank.
 
-    `limit_s` counts from when all ranks are ready. Raises AssertionError, with all stacks, if a rank is not
-    through by then, raised anything or died: once the caches stand, a scenario breaks only on what it tests.
-    A rank that cannot be started is another matter and raises ChildEnded or ChildSilent.
+    `limit_s` counts from when all ranks are ready; see `start` and `outcomes`.
+    """
+    start(children, shape, scenario, *args, env=env)
+    return outcomes(children, limit_s)
+
+
+def start(
+    children: Children,
+    shape: HiCacheShape,
+    scenario: Callable[..., Any],
+    *args: object,
+    env: dict[str, str] | None = None,
+) -> list[Child]:
+    """Begin `scenario(rank, *args)` in each rank of `shape`, by global rank; all caches stand then.
+
+    A rank that cannot be started is nothing that a scenario tests, and raises ChildEnded or ChildSilent.
     """
     ranks = start_ranks(children, _run_scenario, shape, Task.of(scenario, args), size=shape.ranks, env=env, group=False)
     for rank in ranks:
         rank.receive(START_LIMIT_S)
+    return ranks
+
+
+def outcomes(children: Children, limit_s: float = 20.0) -> list[Any]:
+    """What the scenario returned in each rank, by global rank.
+
+    Raises AssertionError, with all stacks, if a rank is not through after `limit_s`, raised anything or died:
+    once the caches stand, a scenario breaks only on what it tests.
+    """
     ended = children.join(limit_s)
     # Gloo ends a process whose peer sends another size; that too is what mixed-up collectives look like.
     broken = sorted((report for report in ended.reports if report.state is not State.RETURNED), key=_says_most)
     assert not broken, "\n".join(report.describe() for report in broken)
     return ended.values()
+
+
+def refusals(
+    children: Children, shape: HiCacheShape, *, env: dict[str, str] | None = None, limit_s: float = START_LIMIT_S
+) -> list[str]:
+    """What each rank says instead of building its cache, by global rank; empty for one that builds it."""
+    start_ranks(children, _try_to_build, shape, size=shape.ranks, env=env, group=False)
+    return children.join(limit_s).values()
+
+
+def what_it_raises(call: Callable[..., object], *args: object) -> str:
+    """Type and message of the exception that `call(*args)` raises; empty if it raises none."""
+    try:
+        call(*args)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 class Broke(AssertionError):
@@ -84,10 +126,10 @@ def _says_most(report: Report) -> int:
     return 1 if report.state is State.EXITED else 3
 
 
-def _run_scenario(link: Rank, shape: HiCacheShape, task: Task) -> Any:
+def _run_scenario(member: Rank, shape: HiCacheShape, task: Task) -> Any:
     scenario, args = task.load()
-    rank = start_rank(shape, link)
-    link.link.send("ready")
+    rank = start_rank(shape, member)
+    rank.link.send("ready")
     try:
         return scenario(rank, *args)
     except Exception as error:
@@ -96,16 +138,24 @@ def _run_scenario(link: Rank, shape: HiCacheShape, task: Task) -> Any:
         raise Broke(f"{error}\n{traceback.format_exc()}") from error
 
 
+def _try_to_build(member: Rank, shape: HiCacheShape) -> str:
+    return what_it_raises(start_rank, shape, member)
+
+
 class HiCacheRank:
     """A rank of the server, as far as HiCache can tell."""
 
     def __init__(
-        self, shape: HiCacheShape, number: int, clock: hicache_events.DmaClock, witnesses: ProcessGroup
+        self, shape: HiCacheShape, member: Rank, clock: hicache_events.DmaClock, witnesses: ProcessGroup
     ) -> None:
         """Build the cache. `witnesses` is a group of all ranks that SGLang does not know."""
         self.shape = shape
-        self.number = number  # global rank
+        self.number = member.number  # global rank
+        self.link = member.link  # to the test
+        self.stage = self.number // shape.tp  # of the pipeline
+        self.layers = shape.layers_of(self.stage)
         self.clock = clock
+        self._member = member
         self.cache = build_cache(shape)
         self._witnesses = witnesses
         self._held: list[tuple[Any, torch.Tensor]] = []
@@ -113,7 +163,7 @@ class HiCacheRank:
     def with_tree(self, tree: Tree) -> HiCacheRank:
         """A new, empty cache of another kind in the same groups; for scenarios without storage."""
         assert self.shape.storage_dir is None, "the storage threads of the first cache would still run"
-        return HiCacheRank(dataclasses.replace(self.shape, tree=tree), self.number, self.clock, self._witnesses)
+        return HiCacheRank(dataclasses.replace(self.shape, tree=tree), self._member, self.clock, self._witnesses)
 
     # ---- the host pools of this rank ----
 
@@ -303,6 +353,13 @@ class HiCacheRank:
 
         release_kv_cache(req, self.cache)
 
+    def retract(self, req: Any) -> None:
+        """The device is full, and the request waits again with nothing in the tree (ScheduleBatch.release_req)."""
+        from sglang.srt.mem_cache.common import release_kv_cache
+
+        release_kv_cache(req, self.cache, is_insert=False)
+        req.reset_for_retract()
+
     def abort_queued(self, req: Any) -> None:
         """The client has gone before the request was admitted (Scheduler.abort_request)."""
         if self.shape.storage_dir is not None:
@@ -352,7 +409,7 @@ class HiCacheRank:
         """Check the prefix and compute the rest."""
         pool = self.kv_pool
         slots = self.cache.req_to_token_pool.req_to_token[req.req_pool_idx, : len(req.fill_ids)].long()
-        for layer in range(LAYERS):
+        for layer in range(self.layers):
             pattern = self._pattern(req.fill_ids, layer)
             for buffer in (pool.k_buffer[layer], pool.v_buffer[layer]):
                 found = buffer[slots[:start], 0, 0]
@@ -373,14 +430,14 @@ class HiCacheRank:
         import torch
 
         ids = torch.tensor(list(tokens), dtype=torch.float32)
-        return ((ids * MAX_TOKENS + torch.arange(len(tokens))) * LAYERS + layer) * 8 + self.number
+        return ((ids * MAX_TOKENS + torch.arange(len(tokens))) * self.layers + layer) * 8 + self.number
 
 
-def start_rank(shape: HiCacheShape, rank: Rank) -> HiCacheRank:
+def start_rank(shape: HiCacheShape, member: Rank) -> HiCacheRank:
     """Join the groups of `shape` and build this rank's cache. Blocks until all ranks have come."""
     clock = hicache_events.DmaClock()
     hicache_events.install(clock)
-    join_groups(shape, rank)
+    join_groups(shape, member)
     import torch.distributed
 
-    return HiCacheRank(shape, rank.number, clock, torch.distributed.new_group(backend="gloo"))
+    return HiCacheRank(shape, member, clock, torch.distributed.new_group(backend="gloo"))

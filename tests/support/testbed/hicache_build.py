@@ -25,6 +25,8 @@ class HiCacheShape:
     cp: int = 1  # attention context parallel; a divisor of tp
     device_tokens: int = 256
     host_ratio: float = 2.0  # host tokens per device token
+    host_bytes: int = 0  # instead of the ratio (--hicache-size); a token takes 32 a layer
+    stage_layers: tuple[int, ...] = ()  # of each pipeline stage; LAYERS if left out
     page_size: int = 1
     write_policy: str = "write_through"
     storage_dir: Path | None = None  # None: no storage
@@ -35,6 +37,9 @@ class HiCacheShape:
     @property
     def ranks(self) -> int:
         return self.tp * self.pp
+
+    def layers_of(self, stage: int) -> int:
+        return self.stage_layers[stage] if self.stage_layers else LAYERS
 
 
 def join_groups(shape: HiCacheShape, rank: Rank) -> None:
@@ -87,7 +92,7 @@ def _server_args(shape: HiCacheShape) -> Any:
         "pp_size": shape.pp,
         "enable_hierarchical_cache": True,
         "hicache_ratio": shape.host_ratio,
-        "hicache_size": 0,
+        "hicache_size": shape.host_bytes / 1e9,
         "hicache_write_policy": shape.write_policy,
         "hicache_io_backend": "direct",
         "hicache_mem_layout": "layer_first",
@@ -109,7 +114,9 @@ def build_cache(shape: HiCacheShape) -> Any:
 
     memory_pool_host.HICACHE_HOST_MEMORY_RESERVE_BYTES = 0  # 10 GB: a server's, not a laptop's
     args = _server_args(shape)
-    req_pool, kv_pool = (_mamba_pools if shape.tree == "himamba" else _attention_pools)(shape)
+    stage = parallel_state.get_pp_group().rank_in_group
+    layers = shape.layers_of(stage)
+    req_pool, kv_pool = (_mamba_pools if shape.tree == "himamba" else _attention_pools)(shape, layers)
     params = CacheInitParams(
         disable=False,
         req_to_token_pool=req_pool,
@@ -118,7 +125,7 @@ def build_cache(shape: HiCacheShape) -> Any:
         tp_cache_group=parallel_state.get_tp_group().cpu_group,
         attn_cp_cache_group=parallel_state.get_attn_cp_group().cpu_group,
         attn_tp_cache_group=parallel_state.get_attn_tp_group().cpu_group,
-        pp_rank=parallel_state.get_pp_group().rank_in_group,
+        pp_rank=stage,
         pp_size=shape.pp,
         chunked_prefill_size=MAX_TOKENS,
     )
@@ -154,7 +161,7 @@ def _allocator(shape: HiCacheShape, kv_pool: Any) -> Any:
     )
 
 
-def _attention_pools(shape: HiCacheShape) -> tuple[Any, Any]:
+def _attention_pools(shape: HiCacheShape, layers: int) -> tuple[Any, Any]:
     """The request pool and the device KV pool."""
     import torch
     from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, ReqToTokenPool
@@ -166,14 +173,14 @@ def _attention_pools(shape: HiCacheShape) -> tuple[Any, Any]:
         torch.float32,
         HEADS,
         HEAD_DIM,
-        LAYERS,
+        layers,
         "cpu",
         enable_memory_saver=False,
     )
     return req_pool, kv_pool
 
 
-def _mamba_pools(shape: HiCacheShape) -> tuple[Any, Any]:
+def _mamba_pools(shape: HiCacheShape, layers: int) -> tuple[Any, Any]:
     """The same with one layer of mamba states after the attention layers."""
     import torch
     from sglang.srt.configs.mamba_utils import Mamba2CacheParams, Mamba2StateShape
@@ -195,8 +202,8 @@ def _mamba_pools(shape: HiCacheShape) -> tuple[Any, Any]:
         max_context_len=MAX_TOKENS,
         device="cpu",
         enable_memory_saver=False,
-        cache_params=Mamba2CacheParams(shape=states, layers=[LAYERS]),
-        mamba_layer_ids=[LAYERS],
+        cache_params=Mamba2CacheParams(shape=states, layers=[layers]),
+        mamba_layer_ids=[layers],
         enable_mamba_extra_buffer=False,
         enable_overlap_schedule=False,
     )
@@ -206,7 +213,7 @@ def _mamba_pools(shape: HiCacheShape) -> tuple[Any, Any]:
         page_size=shape.page_size,
         head_num=HEADS,
         head_dim=HEAD_DIM,
-        full_attention_layer_ids=list(range(LAYERS)),
+        full_attention_layer_ids=list(range(layers)),
         enable_kvcache_transpose=False,
         device="cpu",
         mamba_pool=req_pool.mamba_pool,
