@@ -205,7 +205,12 @@ class Child:
         path = stacks_path(self.log)
         return (path.read_text(errors="replace") if path.is_file() else "") or "(it wrote no stacks)"
 
-    # What follows is for `Children` and `abort`.
+    @property
+    def has_message(self) -> bool:
+        """Whether `receive` would return at once."""
+        return bool(self._messages)
+
+    # What follows is for `Children`, `abort` and those who wait for several children.
 
     def sources(self) -> list[Connection | int]:
         """What becomes readable when the child says something or exits."""
