@@ -71,6 +71,12 @@ def _with_jobs(verb: Verb) -> Verb:
     return click.option("--jobs", type=kind, metavar="N", envvar="PATCHSTACK_JOBS", show_envvar=True, help=text)(verb)
 
 
+def _with_rerun(verb: Verb) -> Verb:
+    text = "Which kept results to make again: none, today's share of a week, all."
+    kind = click.Choice(["none", "due", "all"])
+    return click.option("--rerun", type=kind, default="due", show_default=True, help=text)(verb)
+
+
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="patchstack")
 @click.option("--config", type=click.Path(path_type=Path), default=Path("deploy.yaml"), show_default=True)
@@ -227,13 +233,7 @@ def merge(
     metavar="NAME",
     help="Only the guards of this patch, or of a group: `pd` is every `pd-...`. May be repeated.",
 )
-@click.option(
-    "--rerun",
-    type=click.Choice(["none", "due", "all"]),
-    default="due",
-    show_default=True,
-    help="Which kept results to make again: none, today's share of a week, all.",
-)
+@_with_rerun
 @_with_jobs
 @_with_json
 @_with_dry_run
@@ -265,6 +265,30 @@ def test(
         verdicts = stage.gate(work, run, composition, report)
     _emit(store.encode(report) if as_json else render_guards(report, verdicts))
     stage.raise_for(verdicts, run.id)
+
+
+@main_group.command()
+@click.argument("slug")
+@_with_rerun
+@_with_jobs
+@_with_json
+@_with_dry_run
+@click.pass_obj
+def prove(options: Options, slug: str, rerun: str, jobs: int | None, as_json: bool, dry_run: bool) -> None:
+    """Prove patch SLUG alone: on what it requires, without it, with it, and with each of its mutants."""
+    from patchstack import store
+    from patchstack.report.terminal import render_proof
+    from patchstack.verbs import prove as stage
+
+    work = _workplace(options)
+    with work.locked(), work.open_run(dry_run=dry_run) as run:
+        if dry_run:
+            decided = stage.decided(work, slug)
+            _emit(json.dumps({"would_run": decided}, indent=2) if as_json else "\n".join(decided))
+            return
+        report = stage.prove(work, run, slug, rerun=rerun, jobs=jobs)
+    _emit(store.encode(report) if as_json else render_proof(report))
+    stage.raise_for(report)
 
 
 @main_group.command()

@@ -21,7 +21,7 @@ class PatchstackError(Exception):
 
 class GateFailed(PatchstackError):
     exit_code = 1
-    meaning = "the gate says FAIL"
+    meaning = "the gate says FAIL, or a patch is not proven"
 
 
 class UsageError(PatchstackError):
@@ -52,7 +52,7 @@ class ImageError(PatchstackError):
 
 class Incomplete(PatchstackError):
     exit_code = 6
-    meaning = "INCOMPLETE: something that a channel needs did not run"
+    meaning = "INCOMPLETE: something that is needed did not run"
 
 
 class StaleFiles(PatchstackError):

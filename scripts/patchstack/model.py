@@ -72,6 +72,19 @@ class Pull:
 
 
 @dataclass(frozen=True)
+class Mutant:
+    """A small diff of ours that brings the known fault back into a patch; the patch's guards must see it."""
+
+    name: str
+    """As guards name it: without ``.patch``."""
+    commit: Sha | None
+    """On the patch's own topic commit; None where ``problems`` say why there is none."""
+    tree: Sha | None
+    problems: tuple[str, ...] = ()
+    """``LINE: path: problem: fix``; the line is that of its file."""
+
+
+@dataclass(frozen=True)
 class Topic:
     """A patch or a pull request as one commit that can be merged on the base."""
 
@@ -101,6 +114,8 @@ class Topic:
     not_carried: tuple[str, ...] = ()
     """Paths of the own diff that the base does not carry (tests, docs, the gateway), left off."""
     url: str = ""
+    mutants: tuple[Mutant, ...] = ()
+    """A patch's, in the order of its front matter."""
 
 
 class Outcome(StrEnum):
@@ -199,6 +214,16 @@ class Composition:
     fingerprint: Fingerprint
 
 
+@dataclass(frozen=True)
+class KillMark:
+    """One name in ``@pytest.mark.kills(...)``, as it is written in a guard's file."""
+
+    file: str
+    """Relative to the repository's root, with forward slashes."""
+    line: int
+    mutant: str
+
+
 # --- proof ---------------------------------------------------------------------------------------------
 
 
@@ -226,6 +251,8 @@ class GuardResult:
     outcome: GuardOutcome
     duration_s: float
     reason: str = ""
+    kills: tuple[str, ...] = ()
+    """The mutants on which it must fail; a guard that names any does not run on a ground."""
 
 
 @dataclass(frozen=True)
@@ -233,13 +260,21 @@ class TreeRun:
     """The guards on one tree."""
 
     label: str
-    """The composed one's: ``composed``, or ``without <slug>, <slug>``. A ground's: ``base``, or ``base + <slug>``."""
+    """The composed one's: ``composed``, or ``without <slug>, <slug>``. A ground's: ``base``, or ``base + <slug>``.
+    A mutant's: ``mutant <slug>/<name>``."""
     composed: bool
-    """False: a ground, where a guard is meant to fail: the base with what its patch requires, and no more."""
+    """The tree has the patches; on any other a guard is meant to fail."""
     tree: Sha
     results: tuple[GuardResult, ...]
     kept: bool = False
     """Not run again: an equal key was proven before."""
+    mutant: str = ""
+    """``<slug>/<name>`` of the mutant that is on the tree."""
+
+    @property
+    def is_ground(self) -> bool:
+        """The base with what a patch requires, and no more."""
+        return not self.composed and not self.mutant
 
 
 class Standing(StrEnum):

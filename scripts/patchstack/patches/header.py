@@ -48,7 +48,7 @@ class Patch:
     guards: tuple[str, ...]
     """Test files or folders, relative to the repository's root."""
     mutants: tuple[str, ...]
-    """Diffs of our own code, relative to ``mutants/`` in ``folder``."""
+    """Diffs of our own code, each a file ``NAME.patch`` of ``mutants/`` in ``folder``."""
     kill_switch: str
     """``NAME=value``: the environment variable that switches the patch off."""
     remove_when: str
@@ -120,6 +120,20 @@ def _path_inside(value: str) -> str:
     return value
 
 
+def _mutant_file(value: str) -> str:
+    name, dot, ending = _path_inside(value).partition(".")
+    if not SLUG.fullmatch(name) or f"{dot}{ending}" != ".patch":
+        raise ValueError(f"{value!r} is no name of a mutant: write lower-case words joined by '-', and `.patch`")
+    return value
+
+
+def _each_once(values: list[str]) -> list[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands twice: keep one")
+    return values
+
+
 _Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
 _Slug = Annotated[str, Field(pattern=rf"^{SLUG.pattern}$")]
 _Url = Annotated[str, Field(pattern=r"^https://\S+$")]
@@ -138,7 +152,7 @@ class _FrontMatter(BaseModel):
     requires: list[_Slug]
     bases: dict[Annotated[str, AfterValidator(_release_key)], Literal["needed", "hardening"]] = Field(min_length=1)
     guards: list[_PathInside] = Field(min_length=1)
-    mutants: list[_PathInside]
+    mutants: Annotated[list[Annotated[str, AfterValidator(_mutant_file)]], AfterValidator(_each_once)]
     kill_switch: str = Field(alias="kill-switch", pattern=r"^[A-Z][A-Z0-9_]*=\S+$")
     remove_when: _Line = Field(alias="remove-when")
 

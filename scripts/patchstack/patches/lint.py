@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchstack.errors import CompositionError, ConfigError, StaleFiles
 from patchstack.git import Repository
-from patchstack.model import Base, LeftOut, Topic
+from patchstack.model import Base, KillMark, LeftOut, Topic
 from patchstack.patches.header import HEADER_NAME, MUTANTS, Patch, line_of_key
 from patchstack.patches.mail import format_mail
+from patchstack.patches.mutants import mutants_of, name_of
 from patchstack.patches.prose import prose_problems
 from patchstack.patches.site import topic_of
 from patchstack.patches.variants import Variant
@@ -50,11 +51,17 @@ def lint(
     store: Repository,
     *,
     root: Path,
+    kills: Mapping[str, Sequence[KillMark]] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> LintReport:
-    """Check the stack; ``bases`` gives the releases at hand by version, ``root`` is where guards' paths begin."""
+    """Check the stack; ``bases`` gives the releases at hand by version, ``root`` is where guards' paths begin.
+
+    ``kills`` gives by slug the mutants that its guards name; without it nothing is said of them.
+    """
     problems = [problem for patch in patches for problem in (*prose_problems(patch), *_file_problems(patch, root))]
     problems += [problem for patch in patches for problem in _variant_problems(patch, bases)]
+    if kills is not None:
+        problems += [problem for patch in patches for problem in _kill_problems(patch, kills.get(patch.slug, ()))]
     refusals: list[str] = []
     stale: list[Path] = []
     checked: list[str] = []
@@ -76,6 +83,8 @@ def lint(
                 continue
             checked.append(f"{variant.path} applies on {base.version}")
             problems += _result_problems(store, patch, variant, made)
+            if variant.cut_on == base.version:
+                problems += _mutant_problems(store, patch, variant, made)
             if variant.cut_on == base.version and format_mail(store, made.commit) != variant.path.read_bytes():
                 stale.append(variant.path)
     return LintReport(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(refusals)), tuple(stale), tuple(checked))
@@ -130,6 +139,30 @@ def _variant_problems(patch: Patch, bases: Mapping[str, Base]) -> Iterator[str]:
         if patch.need_on(version) is not None and patch.variants and patch.variant_for(version) is None:
             line = line_of_key(patch, "bases")
             yield f"{patch.header_path}:{line}: bases: it is for {version}, and no diff is: add one, or narrow `bases`"
+
+
+def _mutant_problems(store: Repository, patch: Patch, variant: Variant, topic: Topic) -> Iterator[str]:
+    """What keeps a mutant from being one, on the release on which the patch was cut."""
+    there = [file for file in patch.mutants if (patch.folder / MUTANTS / file).exists()]  # else it is said already
+    found = {mutant.name: mutant for mutant in mutants_of(store, topic.commit, patch, variant)}
+    for file in there:
+        for problem in found[name_of(file)].problems:
+            yield f"{patch.folder / MUTANTS / file}:{problem}"
+
+
+def _kill_problems(patch: Patch, kills: Iterable[KillMark]) -> Iterator[str]:
+    """Guards that name a mutant which is none of the patch's, and mutants that no guard names."""
+    listed = [name_of(file) for file in patch.mutants]
+    named = set()
+    for mark in kills:
+        named.add(mark.mutant)
+        if mark.mutant not in listed:
+            known = f"the mutants of {patch.slug} are {', '.join(listed)}" if listed else f"{patch.slug} has no mutant"
+            yield f'{mark.file}:{mark.line}: kills("{mark.mutant}"): {known}: mend the name, or list it there'
+    for name in listed:
+        if name not in named:
+            line = line_of_key(patch, "mutants")
+            yield f'{patch.header_path}:{line}: mutants: no guard kills {name}: mark one with kills("{name}")'
 
 
 def _result_problems(store: Repository, patch: Patch, variant: Variant, topic: Topic) -> Iterator[str]:

@@ -12,6 +12,7 @@ from patchstack.errors import ConfigError, UsageError
 from patchstack.git import Repository
 from patchstack.model import Base, LeftOut, Outcome, Reason, Topic
 from patchstack.patches.header import Patch
+from patchstack.patches.mutants import with_mutants
 from patchstack.patches.series import with_required
 from patchstack.patches.site import Site, leave_out
 
@@ -48,7 +49,7 @@ def build_topics(
             progress(f"patch {patch.slug}")
             made = site.topic(patch)
             if isinstance(made, Topic):
-                topics.append(made)
+                topics.append(with_mutants(store, made, patch, base.version))
                 continue
             reason = made
         left_out[patch.slug] = reason

@@ -7,7 +7,7 @@ takes about as long as before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchstack.errors import UsageError
@@ -23,6 +23,8 @@ class Durations:
 
     composed_s: Mapping[str, float]
     ground_s: Mapping[str, float]
+    mutants_s: Mapping[str, float] = field(default_factory=dict)
+    """By mutant: on its tree only some tests of a file run."""
 
     def of(self, file: str, *, composed: bool) -> float | None:
         """What is known of ``file`` there, or else of the other place; None where it has never run."""
@@ -36,8 +38,13 @@ class Durations:
             file = result.test.partition("::")[0]
             took[file] = round(took.get(file, 0.0) + result.duration_s, 3)
         if composed:
-            return Durations({**self.composed_s, **took}, self.ground_s)
-        return Durations(self.composed_s, {**self.ground_s, **took})
+            return replace(self, composed_s={**self.composed_s, **took})
+        return replace(self, ground_s={**self.ground_s, **took})
+
+    def after_mutant(self, mutant: str, results: Iterable[GuardResult]) -> Durations:
+        """With what the guards took that were to kill it."""
+        total = round(sum(result.duration_s for result in results), 3)
+        return replace(self, mutants_s={**self.mutants_s, mutant: total})
 
 
 def read_durations(folder: Path) -> Durations:

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from patchstack import process
@@ -45,6 +46,16 @@ _SAID = {
     "skip": GuardOutcome.MISSING,
 }
 """What the plugin says, and nothing else: a child cannot put itself into quarantine."""
+
+
+class Place(StrEnum):
+    """What kind of tree it is; it decides which tests say something there."""
+
+    COMPOSED = "composed"
+    GROUND = "ground"
+    """Without the patch."""
+    MUTANT = "mutant"
+    """With the patch, and with a fault of its own."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,19 @@ runpy.run_module("pytest", run_name="__main__", alter_sys=True)
 
 
 def run_suite(
-    suite: Suite, tree: Tree, root: Path, log: Path, limit_s: float, under: process.Stop | None = None
+    suite: Suite,
+    tree: Tree,
+    root: Path,
+    log: Path,
+    limit_s: float,
+    under: process.Stop | None = None,
+    *,
+    place: Place = Place.COMPOSED,
+    mutant: str = "",
 ) -> tuple[GuardResult, ...]:
-    """Every test of ``suite`` on ``tree``; the output is kept in ``log``.
+    """Every test of ``suite`` that says something on ``tree``; the output is kept in ``log``.
+
+    ``place`` is what kind of tree it is, and ``mutant`` the name of the mutant that is on it.
 
     The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
     it was running and missing if it had not begun.
@@ -104,7 +125,8 @@ def run_suite(
         home.mkdir()
         record = Path(scratch) / "record.jsonl"
         options = ["-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(root)]
-        argv = [str(tree.python), "-c", _PYTEST, "-q", *options, "--record", str(record), *suite.paths]
+        chosen = {Place.COMPOSED: [], Place.GROUND: ["--ground"], Place.MUTANT: [f"--mutant={mutant}"]}[place]
+        argv = [str(tree.python), "-c", _PYTEST, "-q", *options, *chosen, "--record", str(record), *suite.paths]
         environment = child_environment(root, tree, home)
         ended = "ended"
         try:
@@ -121,12 +143,13 @@ def run_suite(
 def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardResult, ...]:
     """The record as results, with everything that was collected and not answered for as `missing`.
 
-    A line is ``{"collected": [...]}``, ``{"started": id}`` or a result. A torn last line (the process was
-    killed while it wrote) is not a result; anything else that is none of these, and a second answer of one
-    test, is a crash: somebody else than the plugin has written here.
+    A line is ``{"collected": [...]}``, ``{"left_out": [...]}``, ``{"started": id}`` or a result. A torn last
+    line (the process was killed while it wrote) is not a result; anything else that is none of these, and a
+    second answer of one test, is a crash: somebody else than the plugin has written here.
     """
     collected: dict[str, None] = {}
     started: set[str] = set()
+    left_out: list[str] = []
     results: dict[str, GuardResult] = {}
     broken: list[GuardResult] = []
     whole = list(lines)
@@ -135,6 +158,8 @@ def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardRe
         match entry:
             case {"collected": list(tests)}:
                 collected.update(dict.fromkeys(map(str, tests)))
+            case {"left_out": list(tests)}:
+                left_out += map(str, tests)
             case {"started": str(test)}:
                 started.add(test)
             case {"test": str(test), "outcome": str(said), **more} if said in _SAID:
@@ -147,7 +172,7 @@ def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardRe
                     broken.append(_damaged(suite, number))
     broken += [result for test, result in results.items() if test not in collected]
     answered = [results.get(test) or _unanswered(suite, test, test in started, ended) for test in collected]
-    if not answered and not broken:
+    if not answered and not broken and not left_out:
         reason = f"nothing was collected; pytest {ended}"
         broken = [GuardResult(path, suite.slug, False, GuardOutcome.MISSING, 0.0, reason) for path in suite.paths]
     return (*answered, *broken)
@@ -168,7 +193,7 @@ def _damaged(suite: Suite, line: int) -> GuardResult:
 
 
 def _result(suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[object, object]) -> GuardResult:
-    duration = entry.get("duration_s", 0.0)
+    duration, kills = entry.get("duration_s", 0.0), entry.get("kills")
     return GuardResult(
         test=test,
         slug=suite.slug,
@@ -176,6 +201,7 @@ def _result(suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[objec
         outcome=outcome,
         duration_s=round(float(duration), 3) if isinstance(duration, int | float) else 0.0,
         reason=str(entry.get("reason", "")),
+        kills=tuple(map(str, kills)) if isinstance(kills, list) else (),
     )
 
 

@@ -102,18 +102,32 @@ def _beside_the_composition(
     if on_base not in _places(report) or _places(report, BED_SUITE) - {on_base}:
         yield f"the bed's own guards did not run on the base tree {composition.base.tree[:12]}, and it alone"
     proven = {proof.slug: proof.ground for proof in report.proofs}
+    standings = {proof.slug: proof.standing for proof in report.proofs}
     for topic in composition.included:
         if topic.kind is not Kind.PATCH:
             continue
         ground = grounds[topic.name]
         if topic.name not in proven:
             yield f"patch {topic.name}: its guards did not run"
-        elif proven[topic.name] != ground.label or _places(report, topic.name) != {(ground.label, ground.tree)}:
+            continue
+        expected = set() if _kill_mutants_only(report, topic.name) else {(ground.label, ground.tree)}
+        if proven[topic.name] != ground.label or _places(report, topic.name) != expected:
             where = f"{ground.label} (tree {ground.tree[:12]})"
             yield f"patch {topic.name}: its guards did not run on {where}, and it alone"
+        for mutant in topic.mutants:
+            trees = [run.tree for run in report.runs if run.mutant == f"{topic.name}/{mutant.name}"]
+            # One that cannot be made, or that nobody kills, leaves its patch unproven, and that is said already.
+            if trees != [mutant.tree] and (trees or standings[topic.name] is Standing.PROVEN):
+                yield f"patch {topic.name}: its guards did not run on the tree of mutant {mutant.name}, and it alone"
+
+
+def _kill_mutants_only(report: GuardReport, slug: str) -> bool:
+    """Whether every guard of the patch kills mutants: then none runs on a ground."""
+    guards = [said for run in report.runs if run.composed for said in run.results if said.slug == slug]
+    return bool(guards) and all(said.kills for said in guards)
 
 
 def _places(report: GuardReport, slug: str | None = None) -> set[tuple[str, Sha]]:
     """Label and tree of every run on a ground; of those with a result of ``slug``, if one is given."""
-    runs = [run for run in report.runs if not run.composed]
+    runs = [run for run in report.runs if run.is_ground]
     return {(run.label, run.tree) for run in runs if slug is None or any(said.slug == slug for said in run.results)}

@@ -29,9 +29,9 @@ class KeptResults:
     results: tuple[GuardResult, ...]
 
 
-def proof_key(tree: Sha, natives: str, suite: Suite, bed_key: str, tool: str) -> str:
-    """SHA-256 over all that decides what ``suite`` says on ``tree``."""
-    parts = (tree, natives, suite.slug, *suite.paths, suite.digest, bed_key, tool)
+def proof_key(tree: Sha, natives: str, suite: Suite, which: str, bed_key: str, tool: str) -> str:
+    """SHA-256 over all that decides what ``suite`` says on ``tree``; ``which`` of its tests say something there."""
+    parts = (tree, natives, suite.slug, *suite.paths, suite.digest, which, bed_key, tool)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The `cpu` lane: the guards on the composed tree, and each patch's on its ground to see them fail there."""
+"""The `cpu` lane: the guards on the composed tree, and each patch's where they must fail: its ground, its mutants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchstack.regress.durations import read_durations, write_durations
 from patchstack.regress.execute import run_suite
 from patchstack.regress.kept import keep
 from patchstack.regress.parts import Part, decide_parts
-from patchstack.regress.prove import prove
+from patchstack.regress.prove import Claim, prove
 from patchstack.regress.steps import Keeping, Step, Subject
 from patchstack.regress.suites import files_of
 
@@ -27,6 +27,7 @@ LONGEST_NAME = 120
 def run_lane(
     lane: str,
     steps: Sequence[Step],
+    claims: Mapping[str, Claim],
     keeping: Keeping,
     *,
     root: Path,
@@ -34,13 +35,17 @@ def run_lane(
     workers: int,
     progress: Callable[[str], None],
     restore: Callable[[Subject], bool],
+    lay: Callable[[Subject], None] = lambda _: None,
+    drop: Callable[[Subject], None] = lambda _: None,
     not_run: tuple[Scenario, ...] = (),
 ) -> GuardReport:
-    """Run what is not kept, keep what is an answer, and judge each patch by its two trees.
+    """Run what is not kept, keep what is an answer, and judge the patches of ``claims``, by slug.
 
     The report is in the order of ``steps``, whoever ended first. ``restore`` compares a subject's tree with
     git's and writes it again if it differs, and says whether it did: what guards say while they write into the
     tree under test is no answer, and the next ones get it clean.
+
+    ``lay`` writes the tree of a mutant when its turn has come, in a worker's thread, and ``drop`` removes it.
     """
     known = read_durations(keeping.folder)
     trees = [step.subject.tree for step in steps if step.kept is None]
@@ -53,12 +58,28 @@ def run_lane(
     def run(part: Part, stop: Stop) -> tuple[GuardResult, ...]:
         subject = part.step.subject
         log = logs / _folder_name(subject) / f"{part.name}.log"
-        return run_suite(part.suite, subject.tree, root, log, PART_LIMIT_S, stop)
+        if subject.mutant:
+            lay(subject)
+        return run_suite(
+            part.suite,
+            subject.tree,
+            root,
+            log,
+            PART_LIMIT_S,
+            stop,
+            place=subject.place,
+            mutant=subject.mutant_name,
+        )
 
     def settle(part: Part, results: tuple[GuardResult, ...]) -> None:
         nonlocal known
         found[part] = results
-        known = known.after(results, composed=part.step.subject.composed)
+        subject = part.step.subject
+        if subject.mutant:
+            known = known.after_mutant(subject.mutant, results)
+            drop(subject)
+        else:
+            known = known.after(results, composed=subject.composed)
         siblings = [other for other in parts if other.step == part.step]
         if all(other in found for other in siblings):
             keep(keeping.folder, part.step.key, keeping.today, _results_of(part.step, found))
@@ -69,9 +90,7 @@ def run_lane(
     if lost:
         raise PatchstackError(f"guards were begun and nobody heard how they ended: {', '.join(lost)}")
     runs = _tree_runs(steps, found)
-    on_ground = {step.suite.slug: step.subject.label for step in steps if not step.subject.composed}
-    patches = [step.suite.slug for step in steps if step.subject.composed]
-    return GuardReport(lane, keeping.bed_key, runs, prove({slug: on_ground[slug] for slug in patches}, runs), not_run)
+    return GuardReport(lane, keeping.bed_key, runs, prove(claims, runs), not_run)
 
 
 def _results_of(step: Step, found: Mapping[Part, tuple[GuardResult, ...]]) -> tuple[GuardResult, ...]:
@@ -88,11 +107,11 @@ def _tree_runs(steps: Sequence[Step], found: Mapping[Part, tuple[GuardResult, ..
         results = [step.kept if step.kept is not None else _results_of(step, found) for step in mine]
         kept = all(step.kept is not None for step in mine)
         flat = tuple(result for said in results for result in said)
-        runs.append(TreeRun(subject.label, subject.composed, subject.sha, flat, kept))
+        runs.append(TreeRun(subject.label, subject.composed, subject.sha, flat, kept, subject.mutant))
     return tuple(runs)
 
 
 def _folder_name(subject: Subject) -> str:
     """``composed``, ``base+zmq-locked-sends``; a long one is cut, and told from others by its tree."""
-    name = subject.label.replace(" + ", "+").replace(", ", ",").replace(" ", "-")
+    name = subject.label.replace("/", "-").replace(" + ", "+").replace(", ", ",").replace(" ", "-")
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{subject.sha[:7]}"

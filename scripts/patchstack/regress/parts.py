@@ -34,16 +34,25 @@ def decide_parts(
     """The parts of every step that is not kept, in the order in which they begin.
 
     With several workers a long suite, and one of which nothing is known, goes file by file. What nothing is
-    known of begins first: it may be the longest.
+    known of begins first: it may be the longest. Mutants come last: their guards are few and quick, and their
+    trees take over what was compiled for others.
     """
     parts: list[Part] = []
     for step in steps:
         if step.kept is None:
             parts += _parts_of(step, workers, known, files_of(step.suite))
-    return tuple(sorted(parts, key=lambda part: -1 * (float("inf") if part.expected_s is None else part.expected_s)))
+    return tuple(sorted(parts, key=_turn))
+
+
+def _turn(part: Part) -> tuple[bool, float]:
+    expected_s = float("inf") if part.expected_s is None else part.expected_s
+    return bool(part.step.subject.mutant), -expected_s
 
 
 def _parts_of(step: Step, workers: int, known: Durations, files: Sequence[str]) -> list[Part]:
+    mutant = step.subject.mutant
+    if mutant:
+        return [Part(step, step.suite, 0, step.suite.slug, known.mutants_s.get(mutant))]
     took = [known.of(file, composed=step.subject.composed) for file in files]
     total = _sum(took)
     if workers == 1 or len(files) < 2 or (total is not None and total < SPLIT_ABOVE_S):

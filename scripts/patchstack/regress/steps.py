@@ -1,19 +1,19 @@
-"""What runs and what is kept: each suite on the composed tree, and on its ground to see it fail there.
+"""What runs and what is kept: each suite on the composed tree, and where it must fail: its ground, its mutants.
 
-On the composed tree every guard runs every time. On a ground an answer is kept by key; each day a seventh of
-the kept answers is due and made again, so that within a week all of them have been.
+On a night's composed tree every guard runs every time. Elsewhere an answer is kept by key; each day a seventh
+of the kept answers is due and made again, so that within a week all of them have been.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
 from patchstack.model import GuardResult, Sha
-from patchstack.regress.execute import Tree
+from patchstack.regress.execute import Place, Tree
 from patchstack.regress.kept import proof_key, read_kept
 from patchstack.regress.suites import BED_SUITE, Suite
 
@@ -36,6 +36,17 @@ class Subject:
     composed: bool
     sha: Sha
     tree: Tree
+    mutant: str = ""
+    """``<slug>/<name>`` of the mutant that is on it."""
+
+    @property
+    def place(self) -> Place:
+        return Place.MUTANT if self.mutant else Place.COMPOSED if self.composed else Place.GROUND
+
+    @property
+    def mutant_name(self) -> str:
+        """As guards name it."""
+        return self.mutant.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -65,21 +76,35 @@ def is_due(key: str, today: date) -> bool:
     return int(key[:8], 16) % DAYS_TO_SEE_ALL == today.toordinal() % DAYS_TO_SEE_ALL
 
 
-def decide_steps(
-    composed: Subject, grounds: Mapping[str, Subject], suites: Sequence[Suite], keeping: Keeping
-) -> tuple[Step, ...]:
-    """What runs and what is kept: every suite but the bed's on the composed tree, and each on its own ground.
+@dataclass(frozen=True)
+class Trial:
+    """The guards that say something on one tree where they must fail."""
 
-    ``grounds`` maps a suite's slug to its ground; the bed's own controls look at the plain base only.
+    subject: Subject
+    suite: Suite
+
+
+def decide_steps(
+    composed: Subject, suites: Sequence[Suite], trials: Sequence[Trial], keeping: Keeping, *, night: bool = True
+) -> tuple[Step, ...]:
+    """What runs and what is kept: every suite but the bed's on the composed tree, and every trial.
+
+    ``night``: whatever is kept, the composed tree is asked again.
     """
-    pairs = [(composed, suite) for suite in suites if suite.slug != BED_SUITE]
-    for label in dict.fromkeys(grounds[suite.slug].label for suite in suites):
-        pairs += [(grounds[suite.slug], suite) for suite in suites if grounds[suite.slug].label == label]
+    pairs = [Trial(composed, suite) for suite in suites if suite.slug != BED_SUITE]
     steps = []
-    for subject, suite in pairs:
-        key = proof_key(subject.sha, keeping.natives, suite, keeping.bed_key, keeping.tool)
-        steps.append(Step(subject, suite, key, None if subject.composed else _answer(key, keeping)))
+    for pair in (*pairs, *trials):
+        key = key_of(pair, keeping)
+        again = night and pair.subject.composed
+        steps.append(Step(pair.subject, pair.suite, key, None if again else _answer(key, keeping)))
     return tuple(steps)
+
+
+def key_of(trial: Trial, keeping: Keeping) -> str:
+    """Under what the answer of ``trial`` is kept."""
+    subject = trial.subject
+    which = f"{subject.place} {subject.mutant_name}".rstrip()
+    return proof_key(subject.sha, keeping.natives, trial.suite, which, keeping.bed_key, keeping.tool)
 
 
 def _answer(key: str, keeping: Keeping) -> tuple[GuardResult, ...] | None:

@@ -66,7 +66,12 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
 
 def files_of(root: Path, suite: Suite) -> tuple[str, ...]:
     """Every test file of ``suite``, relative to ``root``, each once, in pytest's order."""
-    files = (file for path in suite.paths for file in _test_files(root / path))
+    return guard_files(root, suite.paths)
+
+
+def guard_files(root: Path, paths: Iterable[str]) -> tuple[str, ...]:
+    """Every test file of these files and folders of ``root``, relative to it, each once, in pytest's order."""
+    files = (file for path in paths for file in _test_files(root / path))
     return tuple(dict.fromkeys(file.relative_to(root).as_posix() for file in files))
 
 

@@ -71,6 +71,11 @@ def guards_page(report: GuardReport, verdicts: Verdicts) -> Page:
     return Page(words.guards_title(report.lane), (), parts)
 
 
+def proof_page(report: GuardReport) -> Page:
+    (proof,) = report.proofs
+    return Page(words.proof_title(proof), (words.why(proof),), sections.trials(report))
+
+
 def promotion_page(promotion: Promotion, dry_run: bool) -> Page:
     move = words.would_move(promotion) if dry_run else words.moved(promotion)
     rows = tuple(((Quoted(ref),), (words.short(sha),)) for ref, sha in promotion.pushed)

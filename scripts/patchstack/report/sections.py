@@ -76,7 +76,42 @@ def tests(report: GuardReport | None) -> tuple[Section, ...]:
         for proof in shown
     )
     proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
-    return (*([proofs] if rows else []), _guards(report), *_not_run(report))
+    return (*([proofs] if rows else []), *trials(report))
+
+
+def trials(report: GuardReport) -> tuple[Section, ...]:
+    """What the proofs rest on: the mutants, the guards, and what did not run."""
+    return (*_mutants(report), _guards(report), *_not_run(report))
+
+
+def _mutants(report: GuardReport) -> tuple[Section, ...]:
+    """Every mutant with the guards that killed it, and below them each guard that did not."""
+    runs = [run for run in report.runs if run.mutant]
+    if not runs:
+        return ()
+    shown, more = _cut(runs)
+    rows: tuple[tuple[Line, ...], ...] = tuple(
+        (
+            (Quoted(run.mutant),),
+            (Badge(words.KILLED if _is_killed(run) else words.ALIVE),),
+            words.names([result.test for result in run.results if result.outcome is GuardOutcome.FAIL]),
+        )
+        for run in shown
+    )
+    alive = [
+        words.not_green(run.label, result)
+        for run in runs
+        for result in run.results
+        if result.outcome is not GuardOutcome.FAIL
+    ]
+    items, more_items = _cut(alive)
+    intro = words.mutants(sum(map(_is_killed, runs)), runs)
+    table = Table(words.MUTANT_COLUMNS, rows)
+    return (Section(words.MUTANTS, (intro,), table, tuple(items), more_items or more),)
+
+
+def _is_killed(run: TreeRun) -> bool:
+    return bool(run.results) and all(result.outcome is GuardOutcome.FAIL for result in run.results)
 
 
 def _not_run(report: GuardReport) -> tuple[Section, ...]:
@@ -89,11 +124,11 @@ def _not_run(report: GuardReport) -> tuple[Section, ...]:
 
 def _guards(report: GuardReport) -> Section:
     """Every guard with its outcome with its patch and without it, and below them what is not green and should be."""
-    intro = (words.bed(report.bed), *map(words.tree_run, report.runs))
+    intro = (words.bed(report.bed), *(words.tree_run(run) for run in report.runs if not run.mutant))
     composed = [run for run in report.runs if run.composed]
     with_it = {_key(result): result for run in composed for result in run.results}
-    without_it = {_key(result): (run, result) for run in report.runs if not run.composed for result in run.results}
-    every = {_key(result): result for run in report.runs for result in run.results}
+    without_it = {_key(result): (run, result) for run in report.runs if run.is_ground for result in run.results}
+    every = {_key(result): result for run in report.runs if not run.mutant for result in run.results}
     shown, more = _cut(list(every.items()))
     rows: tuple[tuple[Line, ...], ...] = tuple(
         (
@@ -109,12 +144,16 @@ def _guards(report: GuardReport) -> Section:
         words.not_green(run.label, result)
         for run in report.runs
         for result in run.results
-        if result.outcome is not GuardOutcome.PASS and (result.control or run.label == "composed")
+        if result.outcome is not GuardOutcome.PASS and not run.mutant and (result.control or _has_every_patch(run))
     ]
     items, more_items = _cut(red)
     columns = (*words.GUARD_COLUMNS, *(run.label for run in composed), *words.GROUND_COLUMNS)
     table = Table(columns, rows) if rows else None
     return Section(words.GUARDS, intro, table, tuple(items), more_items or more)
+
+
+def _has_every_patch(run: TreeRun) -> bool:
+    return run.composed and not run.label.startswith("without ")
 
 
 def _key(result: GuardResult) -> tuple[str, str]:

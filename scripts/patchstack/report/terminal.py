@@ -29,12 +29,14 @@ _STYLES = {
     "PASS": "bold green",
     "pass": "green",
     "proven": "green",
+    "killed": "green",
     "moved": "green",
     "FAIL": "bold red",
     "fail": "red",
     "crash": "red",
     "timeout": "red",
     "broken": "red",
+    "alive": "red",
     "INCOMPLETE": "bold yellow",
 }
 
@@ -54,6 +56,10 @@ def render_composition(composition: Composition, run: str) -> str:
 
 def render_guards(report: GuardReport, verdicts: Verdicts) -> str:
     return page_text(pages.guards_page(report, verdicts))
+
+
+def render_proof(report: GuardReport) -> str:
+    return page_text(pages.proof_page(report))
 
 
 def render_promotion(promotion: Promotion, dry_run: bool) -> str:

@@ -13,6 +13,7 @@ from patchstack.model import (
     LeftOut,
     Outcome,
     Promotion,
+    Proof,
     Reason,
     Scenario,
     Status,
@@ -26,6 +27,7 @@ INCLUDED = "Included"
 RANGE_DIFF = "Against the last promoted night"
 PROOFS = "Proofs"
 GUARDS = "Guards"
+MUTANTS = "Mutants"
 NOT_RUN = "Not run here"
 VERDICTS = "Channels"
 TIMINGS = "Timings"
@@ -43,6 +45,8 @@ LEFT_OUT = {
 
 INCLUDED_COLUMNS = ("Topic", "Title", "Author", "Head", "Notes")
 PROOF_COLUMNS = ("Patch", "Standing", "Compared with", "Why")
+MUTANT_COLUMNS = ("Mutant", "Outcome", "Killed by")
+KILLED, ALIVE = "killed", "alive"
 GUARD_COLUMNS = ("Test", "Kind")
 GROUND_COLUMNS = ("without it", "compared with")
 TIMING_COLUMNS = ("Stage", "Seconds")
@@ -219,6 +223,13 @@ def tree_run(run: TreeRun) -> Line:
     return ("On ", Quoted(run.label), " (tree ", short(run.tree), f"): {numbers}{took}{kept}.")
 
 
+def mutants(killed: int, runs: Sequence[TreeRun]) -> Line:
+    kept = sum(run.kept for run in runs)
+    took_s = sum(result.duration_s for run in runs for result in run.results)
+    again = f"; {kept} of the answers kept from an earlier run with equal inputs" if kept else ""
+    return (f"{killed} of {count(len(runs), 'mutant', 'mutants')} killed in {seconds(took_s)} s{again}.",)
+
+
 def not_green(label: str, result: GuardResult) -> Line:
     reason: Line = (": ", Prose(result.reason)) if result.reason else ()
     return (Quoted(result.test), " on ", Quoted(label), ": ", Badge(result.outcome.value), *reason)
@@ -283,6 +294,14 @@ def guards_title(lane: str) -> Line:
 
 def bed(name: str) -> Line:
     return ("Test bed ", Quoted(name), ".")
+
+
+def proof_title(proof: Proof) -> Line:
+    return ("Patch ", Quoted(proof.slug), " on ", Quoted(proof.ground), ": ", Badge(proof.standing.value))
+
+
+def why(proof: Proof) -> Line:
+    return (Prose(proof.detail), ".")
 
 
 def promotion_title(lane: str) -> Line:

@@ -12,7 +12,7 @@ from patchstack import config as configuration
 from patchstack.config import Upstream
 from patchstack.errors import EXIT_CODES, ConfigError, RemoteError, StaleFiles
 from patchstack.git import Repository
-from patchstack.model import Base
+from patchstack.model import Base, KillMark
 from patchstack.patches.edit import Edited, edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
@@ -20,6 +20,8 @@ from patchstack.patches.known import read_known_releases, releases_to_try
 from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
+from patchstack.regress.kills import read_kills
+from patchstack.regress.suites import guard_files
 from patchstack.report.table import PatchRow, patch_table
 from patchstack.store import write_whole
 from patchstack.upstream.provider import resolve_base
@@ -83,12 +85,22 @@ def lint(work: Workplace) -> list[str]:
         bases[base.version] = base
     cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
     bases |= read_releases(work, store, (cut_on | set(releases_to_try(patches, known))) - bases.keys())
-    found = lint_patches(patches, bases, store, root=work.root, progress=work.progress)
+    kills = _kills_of(work.root, patches)
+    found = lint_patches(patches, bases, store, root=work.root, kills=kills, progress=work.progress)
     found.require_clean()
     stale = stale_files(work.root)
     if stale:
         raise StaleFiles(f"{', '.join(stale)}: not what `make schema` writes; run it and commit the result")
     return [*found.checked, f"{configuration.SCHEMA_PATH.name} and {README} are fresh"]
+
+
+def _kills_of(root: Path, patches: Iterable[Patch]) -> dict[str, list[KillMark]]:
+    """The mutants that each patch's guards name; none for guards that are not there, of which lint says so."""
+    there = {patch.slug: [path for path in patch.guards if (root / path).exists()] for patch in patches}
+    return {
+        slug: [mark for file in read_kills(root, guard_files(root, paths)) for mark in file.kills]
+        for slug, paths in there.items()
+    }
 
 
 def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -> dict[str, Base]:

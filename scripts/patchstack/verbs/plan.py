@@ -137,6 +137,11 @@ def read_composition(work: Workplace, run: Run) -> Composition:
     held = (store.tree_of(made.commit), store.parents(made.commit), store.tree_of(made.base.commit))
     if held != (made.tree, parents, made.base.tree):
         raise UsageError(f"run {run.id}: composition.json says something else than commit {made.commit}: merge again")
+    for mutant in (mutant for topic in made.included for mutant in topic.mutants):
+        if mutant.commit is not None and not store.has(f"{mutant.commit}^{{commit}}"):
+            raise UsageError(
+                f"mutant {mutant.name} of run {run.id} is not in {store.folder}: plan again on this machine"
+            )
     return made
 
 

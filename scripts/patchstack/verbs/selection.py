@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from patchstack.errors import UsageError
 from patchstack.git import Repository
-from patchstack.model import Composition, Kind, Reason, Scenario, Topic
+from patchstack.model import Composition, Kind, Mutant, Reason, Scenario, Sha, Topic
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.site import stands_on
 from patchstack.patches.topics import releases_to_compare
 from patchstack.regress.ground import Ground
+from patchstack.regress.kills import on_ground, on_mutant, read_kills
+from patchstack.regress.prove import Claim, mutant_id
 from patchstack.regress.scenarios import find_scenarios
-from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.regress.suites import BED_SUITE, Suite, files_of, find_suites
 from patchstack.verbs.author import read_releases
 from patchstack.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class MutantTrial:
+    """The files with the guards that kill one mutant."""
+
+    slug: str
+    mutant: Mutant
+    tree: Sha
+    suite: Suite
+
+    @property
+    def name(self) -> str:
+        return mutant_id(self.slug, self.mutant)
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,11 @@ class Selection:
     """By suite: where its guards must fail. The bed's own controls look at the plain base."""
     not_run: tuple[Scenario, ...]
     """What another lane than this one would run, whatever was selected."""
+    on_grounds: tuple[Suite, ...]
+    """What runs on each suite's ground, by ground: none of the guards that kill mutants."""
+    on_mutants: tuple[MutantTrial, ...]
+    claims: Mapping[str, Claim]
+    """By patch."""
 
 
 def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Selection:
@@ -51,7 +73,40 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
         **_grounds_of_left_out(work, composition, patches, requested),
     }
     label = f"without {', '.join(requested)}" if requested else "composed"
-    return Selection(suites, label, grounds, find_scenarios(work.root))
+    mutants = {topic.name: topic.mutants for topic in composition.included}
+    return selection_of(work.root, suites, label, grounds, mutants, find_scenarios(work.root))
+
+
+def selection_of(
+    root: Path,
+    suites: Sequence[Suite],
+    label: str,
+    grounds: Mapping[str, Ground],
+    mutants: Mapping[str, Sequence[Mutant]],
+    not_run: Sequence[Scenario] = (),
+) -> Selection:
+    """Each of ``suites`` with its ground and with the mutants that its guards name."""
+    kills = {suite.slug: read_kills(root, files_of(root, suite)) for suite in suites}
+    labels = list(dict.fromkeys(grounds[suite.slug].label for suite in suites))
+    by_ground = sorted(suites, key=lambda suite: labels.index(grounds[suite.slug].label))
+    return Selection(
+        suites=tuple(suites),
+        label=label,
+        grounds=grounds,
+        not_run=tuple(not_run),
+        on_grounds=tuple(left for suite in by_ground if (left := on_ground(suite, kills[suite.slug]))),
+        on_mutants=tuple(
+            MutantTrial(suite.slug, mutant, mutant.tree, files)
+            for suite in suites
+            for mutant in mutants.get(suite.slug, ())
+            if mutant.tree is not None and (files := on_mutant(suite, kills[suite.slug], mutant.name))
+        ),
+        claims={
+            suite.slug: Claim(grounds[suite.slug].label, tuple(mutants.get(suite.slug, ())))
+            for suite in suites
+            if suite.slug != BED_SUITE
+        },
+    )
 
 
 def grounds_of(store: Repository, composition: Composition) -> dict[str, Ground]:

@@ -4,8 +4,13 @@ With ``--record FILE`` it appends one JSON object a line to FILE:
 
 * ``{"collected": [node ids]}`` once, and ``{"started": node id}`` before each test, so that a test without
   an answer is known to be missing;
-* for each test ``{"test": node id, "outcome": ..., "control": bool, "duration_s": float, "reason": str}``,
-  where ``reason`` is the first line of the assertion or exception.
+* ``{"left_out": [node ids]}`` once, if there are any: tests that say nothing on this tree;
+* for each test ``{"test": node id, "outcome": ..., "control": bool, "kills": [names], "duration_s": float,
+  "reason": str}``, where ``reason`` is the first line of the assertion or exception.
+
+With ``--mutant NAME`` the tree under test has that mutant, and only the tests run that are marked as killing
+it (``@pytest.mark.kills("NAME")``). With ``--ground`` the tree lacks the patch, and the tests so marked are
+left out: there they would fail for want of what they import, which proves nothing.
 
 Outcomes: ``pass``; ``fail``, an assertion of the test's own or ``pytest.fail`` in the call phase; ``timeout``,
 its limit was hit; ``skip``; and ``crash``, everything else: an error while collecting, setting up or tearing
@@ -38,6 +43,7 @@ import pytest
 from testbed import network
 from testbed.assertions import is_by_the_test
 from testbed.device import Device, device
+from testbed.kvcm_manager import KvcmManager
 from testbed.ports import Ports
 from testbed.processes import Children, run_alone
 from testbed.program import Programs
@@ -60,6 +66,8 @@ class LimitReached(BaseException):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, metavar="FILE", help="append each test's outcome to FILE, as JSON lines")
+    parser.addoption("--ground", action="store_true", help="leave out the tests that kill mutants")
+    parser.addoption("--mutant", metavar="NAME", help="run only the tests that kill this mutant")
     parser.addoption("--fresh", action="store_true", help="start each child in a fresh interpreter, fork none")
 
 
@@ -75,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     activate()
     config.stash[_ENVIRONMENT] = dict(os.environ)
     record = Record(config.getoption("--record"))
+    config.pluginmanager.register(Selection(record, config.getoption("--ground"), config.getoption("--mutant")))
     config.pluginmanager.register(record, "testbed-record")
     config.pluginmanager.register(Limits(record), "testbed-limits")
 
@@ -111,6 +120,16 @@ def ports() -> Iterator[Ports]:
     held = Ports()
     yield held
     held.close()
+
+
+@pytest.fixture
+def kvcm(ports: Ports, tmp_path: Path) -> Iterator[KvcmManager]:
+    """A KV cache manager of this test's own, with its storage in a folder."""
+    root = tmp_path / "kvcm"
+    root.mkdir()
+    manager = KvcmManager(ports.take(), root)
+    yield manager
+    manager.close()
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +213,31 @@ def _processes_of(item: pytest.Item) -> list[Children | Programs]:
     return item.stash.setdefault(_PROCESSES, [])
 
 
+def kills(item: pytest.Item) -> tuple[str, ...]:
+    """The mutants that its marks name, its own and those around it, each once."""
+    return tuple(dict.fromkeys(str(name) for mark in item.iter_markers("kills") for name in mark.args))
+
+
+class Selection:
+    """Which tests say something on this tree."""
+
+    def __init__(self, record: Record, ground: bool, mutant: str | None) -> None:
+        self._record = record
+        self._ground = ground
+        self._mutant = mutant
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        left_out = [item for item in items if not self._speaks(kills(item))]
+        if left_out:
+            items[:] = [item for item in items if self._speaks(kills(item))]
+            config.hook.pytest_deselected(items=left_out)
+            self._record.left_out([item.nodeid for item in left_out])
+
+    def _speaks(self, named: tuple[str, ...]) -> bool:
+        return self._mutant in named if self._mutant else not (self._ground and named)
+
+
 class Record:
     """Turns pytest's reports into one outcome a test and writes them down."""
 
@@ -202,10 +246,14 @@ class Record:
         self._phases: dict[str, list[tuple[str, str]]] = {}
         self._durations_s: dict[str, float] = {}
         self._controls: set[str] = set()
+        self._kills: dict[str, tuple[str, ...]] = {}
         self._limits_hit: dict[str, float] = {}
 
     def limit_hit(self, test: str, limit_s: float) -> None:
         self._limits_hit[test] = limit_s
+
+    def left_out(self, tests: Sequence[str]) -> None:
+        self._write({"left_out": list(tests)})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -214,6 +262,7 @@ class Record:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._controls = {item.nodeid for item in session.items if item.get_closest_marker("control")}
+        self._kills = {item.nodeid: kills(item) for item in session.items}
         self._write({"collected": [item.nodeid for item in session.items]})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -257,6 +306,7 @@ class Record:
                 "test": test,
                 "outcome": outcome,
                 "control": test in self._controls,
+                "kills": list(self._kills.get(test, ())),
                 "duration_s": round(duration_s, 3),
                 "reason": first_line,
             }

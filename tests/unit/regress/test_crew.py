@@ -23,8 +23,9 @@ from patchstack.regress.crew import has_own_network, run_parts
 from patchstack.regress.execute import Tree
 from patchstack.regress.lane import run_lane
 from patchstack.regress.parts import Part
-from patchstack.regress.steps import Keeping, Rerun, Step, Subject, decide_steps
-from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.regress.prove import Claim
+from patchstack.regress.steps import Keeping, Rerun, Step, Subject, Trial, decide_steps
+from patchstack.regress.suites import Suite, find_suites
 from patchstack.verbs.test import default_jobs
 
 Settle = Callable[[Part, tuple[GuardResult, ...]], None]
@@ -60,9 +61,8 @@ class Bench:
     def steps(self) -> tuple[Step, ...]:
         slugs = dict.fromkeys(name.partition("/")[0] for name in self.files)
         suites = find_suites(self.root, [(slug, [f"tests/regression/{slug}"]) for slug in slugs])
-        return decide_steps(
-            self.subjects["composed"], dict.fromkeys((BED_SUITE, *slugs), self.subjects["base"]), suites, self.keeping
-        )
+        trials = [Trial(self.subjects["base"], suite) for suite in suites]
+        return decide_steps(self.subjects["composed"], suites, trials, self.keeping)
 
     def restore(self, subject: Subject) -> bool:
         new = subject.tree.folder / "python" / "new"
@@ -73,9 +73,11 @@ class Bench:
         return True
 
     def run(self, workers: int) -> GuardReport:
+        steps = self.steps()
         return run_lane(
             "cpu",
-            self.steps(),
+            steps,
+            {step.suite.slug: Claim("base") for step in steps if step.subject.composed},
             self.keeping,
             root=self.root,
             logs=self.folder / "logs",

@@ -13,7 +13,8 @@ from patchstack.errors import ConfigError, MachineError
 from patchstack.model import GuardOutcome, Sha, Standing
 from patchstack.regress.execute import Tree, child_environment, read_record, run_suite
 from patchstack.regress.lane import run_lane
-from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.prove import Claim
+from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 
 ROOT = Path(__file__).parents[3]
@@ -119,7 +120,7 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
     root, tree = fake_bed(tmp_path, writes)
     suites = [Suite(BED_SUITE, ("tests/regression/bed",), "b"), Suite("x", ("tests/regression/x",), "d")]
     composed, base = Subject("composed", True, Sha("a" * 40), tree), Subject("base", False, Sha("b" * 40), tree)
-    grounds = {BED_SUITE: base, "x": base}
+    trials = [Trial(base, suite) for suite in suites]
     keeping = Keeping(tmp_path / "answers", "bed", "natives", "tool", Rerun.DUE, date(2026, 11, 21))
     new = tree.folder / "python" / "new"
 
@@ -128,10 +129,11 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
         new.unlink(missing_ok=True)
         return changed
 
-    steps = decide_steps(composed, grounds, suites, keeping)
+    steps = decide_steps(composed, suites, trials, keeping)
     report = run_lane(
         "cpu",
         steps,
+        {"x": Claim("base")},
         keeping,
         root=root,
         logs=tmp_path / "logs",
@@ -146,7 +148,7 @@ def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it
         ("base", "x"): GuardOutcome.CRASH,
     }
     assert report.proofs[0].standing is Standing.BROKEN
-    assert [step.kept is not None for step in decide_steps(composed, grounds, suites, keeping)] == [False, True, False]
+    assert [step.kept is not None for step in decide_steps(composed, suites, trials, keeping)] == [False, True, False]
 
 
 def test_a_path_that_python_cannot_import_from_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from patchstack.model import (
 )
 from patchstack.regress.gate import judge
 from patchstack.regress.ground import Ground
-from patchstack.regress.prove import prove
+from patchstack.regress.prove import Claim, prove
 
 P, F, C, T, M = (
     GuardOutcome.PASS,
@@ -56,7 +56,7 @@ def run(label: str, **outcomes: GuardOutcome) -> TreeRun:
 
 
 def standing(composed: TreeRun, base: TreeRun) -> Standing:
-    return prove({"x": "base"}, [composed, base])[0].standing
+    return prove({"x": Claim("base")}, [composed, base])[0].standing
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_standing(with_it: dict[str, GuardOutcome], without_it: dict[str, GuardO
 
 
 def report_of(composed: TreeRun, base: TreeRun) -> GuardReport:
-    return GuardReport("production", "bed", (composed, base), prove({"x": "base"}, [composed, base]))
+    return GuardReport("production", "bed", (composed, base), prove({"x": Claim("base")}, [composed, base]))
 
 
 def verdicts(composed: TreeRun, base: TreeRun, **channels: list[str]) -> dict[str, Status]:
@@ -198,9 +198,10 @@ def on_ground(label: str, tree: Sha, *slugs: str) -> TreeRun:
 
 
 def stacked(*grounds: TreeRun, labels: dict[str, str] | None = None) -> GuardReport:
+    claims = {slug: Claim(label) for slug, label in (labels or {"z": "base", "x": "base + z"}).items()}
     passed = tuple(GuardResult(f"guard of {slug}", slug, False, P, 0.1) for slug in "zx")
     runs = (TreeRun("composed", True, TREE, passed), *grounds)
-    return GuardReport("cpu", "bed", runs, prove(labels or {"z": "base", "x": "base + z"}, runs))
+    return GuardReport("cpu", "bed", runs, prove(claims, runs))
 
 
 RIGHT = (on_ground("base", PLAIN_TREE, "z"), on_ground("base + z", Z_TREE, "x"))

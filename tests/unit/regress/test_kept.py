@@ -12,7 +12,7 @@ from patchstack.errors import ConfigError
 from patchstack.model import GuardOutcome, GuardResult, Sha
 from patchstack.regress.execute import Tree
 from patchstack.regress.kept import KeptResults, keep, proof_key, read_kept
-from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 
 SUITE = Suite("x", ("tests/regression/x",), "d")
@@ -45,15 +45,16 @@ def test_a_damaged_or_renamed_file_counts_as_none(tmp_path: Path) -> None:
 
 def test_the_key_changes_with_each_part() -> None:
     keys = {
-        proof_key(TREE, "n", SUITE, "bed", "tool"),
-        proof_key(Sha("b" * 40), "n", SUITE, "bed", "tool"),
-        proof_key(TREE, "m", SUITE, "bed", "tool"),
-        proof_key(TREE, "n", replace(SUITE, digest="e"), "bed", "tool"),
-        proof_key(TREE, "n", replace(SUITE, paths=("y",)), "bed", "tool"),
-        proof_key(TREE, "n", SUITE, "bed2", "tool"),
-        proof_key(TREE, "n", SUITE, "bed", "tool2"),
+        proof_key(TREE, "n", SUITE, "ground", "bed", "tool"),
+        proof_key(TREE, "n", SUITE, "mutant a", "bed", "tool"),
+        proof_key(Sha("b" * 40), "n", SUITE, "ground", "bed", "tool"),
+        proof_key(TREE, "m", SUITE, "ground", "bed", "tool"),
+        proof_key(TREE, "n", replace(SUITE, digest="e"), "ground", "bed", "tool"),
+        proof_key(TREE, "n", replace(SUITE, paths=("y",)), "ground", "bed", "tool"),
+        proof_key(TREE, "n", SUITE, "ground", "bed2", "tool"),
+        proof_key(TREE, "n", SUITE, "ground", "bed", "tool2"),
     }
-    assert len(keys) == 7
+    assert len(keys) == 8
 
 
 def test_a_suite_s_digest_covers_guards_and_support_and_nothing_else(tmp_path: Path) -> None:
@@ -93,22 +94,26 @@ def test_within_a_week_every_kept_answer_is_made_again_once(tmp_path: Path) -> N
     composed, base = Subject("composed", True, Sha("a" * 40), tree), Subject("base", False, Sha("b" * 40), tree)
     stacked = Subject("base + 1", False, Sha("c" * 40), tree)
     suites = [replace(SUITE, slug=slug) for slug in (BED_SUITE, *map(str, range(20)))]
-    grounds = {suite.slug: stacked if suite.slug in {"7", "11"} else base for suite in suites}
+    trials = [
+        *(Trial(base, suite) for suite in suites if suite.slug not in {"7", "11"}),
+        *(Trial(stacked, suite) for suite in suites if suite.slug in {"7", "11"}),
+        *(Trial(Subject(f"mutant 3/{name}", False, Sha("d" * 40), tree, f"3/{name}"), suites[4]) for name in "pq"),
+    ]
 
     def keeping(rerun: Rerun, today: date) -> Keeping:
         return Keeping(tmp_path / "answers", "bed", "natives", "tool", rerun, today)
 
-    def running(rerun: Rerun, today: date) -> list[tuple[str, str]]:
-        steps = decide_steps(composed, grounds, suites, keeping(rerun, today))
+    def running(rerun: Rerun, today: date, *, night: bool = True) -> list[tuple[str, str]]:
+        steps = decide_steps(composed, suites, trials, keeping(rerun, today), night=night)
         return [(step.subject.label, step.suite.slug) for step in steps if step.kept is None]
 
     on_composed = [("composed", str(number)) for number in range(20)]
-    on_base = [("base", suite.slug) for suite in suites if grounds[suite.slug] is base]
-    on_base += [("base + 1", "7"), ("base + 1", "11")]
-    assert running(Rerun.DUE, TODAY) == [*on_composed, *on_base]
-    for step in decide_steps(composed, grounds, suites, keeping(Rerun.NONE, TODAY)):
+    elsewhere = [(trial.subject.label, trial.suite.slug) for trial in trials]
+    assert running(Rerun.DUE, TODAY) == [*on_composed, *elsewhere]
+    for step in decide_steps(composed, suites, trials, keeping(Rerun.NONE, TODAY)):
         keep(tmp_path / "answers", step.key, TODAY, results(GuardOutcome.PASS))
     assert running(Rerun.DUE, TODAY) == running(Rerun.NONE, TODAY) == on_composed
-    assert running(Rerun.ALL, TODAY) == [*on_composed, *on_base]
+    assert running(Rerun.DUE, TODAY, night=False) == []
+    assert running(Rerun.ALL, TODAY) == [*on_composed, *elsewhere]
     week = [running(Rerun.DUE, TODAY + timedelta(days=day))[20:] for day in range(1, 8)]
-    assert sorted(step for day in week for step in day) == sorted(on_base)
+    assert sorted(step for day in week for step in day) == sorted(elsewhere)

@@ -1,0 +1,105 @@
+"""The trees that guards run on, on disk: those of a composition in the cache, a mutant's for its own while.
+
+A mutant's tree is laid when its turn has come and goes when its guards have answered; it lies in the run's
+folder, so that two runs with one cache never share it. What a killed run left there goes with the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchstack.errors import LaneUnavailable
+from patchstack.model import Base, Mutant, Sha
+from patchstack.regress.bed import Bed, prepare_bed
+from patchstack.regress.bytecode import take_over
+from patchstack.regress.execute import Tree
+from patchstack.regress.prove import mutant_id
+from patchstack.regress.steps import Subject
+from patchstack.store import Run
+from patchstack.upstream.lay import materialise
+from patchstack.upstream.releases import fetch_wheel
+from patchstack.upstream.wheel import Wheel
+from patchstack.workplace import Workplace
+
+TREES_KEPT = 8
+"""Trees on disk (60 MB each) that stay for the next run; the least recently used go first."""
+
+_MUTANTS = "mutants"
+"""In a run's folder."""
+
+
+def open_bed(work: Workplace, base: Base) -> Bed:
+    """The test bed of this base's release, made if it is not there."""
+    locks = work.root / "tests" / "support" / "locks" / base.version
+    if not locks.is_dir():
+        known = ", ".join(sorted(path.name for path in locks.parent.glob("*"))) or "none"
+        raise LaneUnavailable(f"no test bed for {base.version}: tests/support/locks has {known}; add its locks")
+    return prepare_bed(locks, work.cache, progress=work.progress)
+
+
+def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:
+    """``tree`` on disk in the cache, with the release's compiled parts laid in; compared with git's tree."""
+    wheel = _wheel_of(work)
+    name = f"{tree}-{wheel.sha256[:12] if wheel else 'sources'}"
+    folder = work.cache / "trees" / name
+    materialise(work.store(), tree, folder, natives=wheel, progress=work.progress)
+    os.utime(folder)
+    return Tree(folder, bed.python, work.cache / "bytecode" / f"{name}-{bed.key[:12]}")
+
+
+def restored(work: Workplace, subject: Subject) -> bool:
+    """Whether the subject's tree had to be written again."""
+    return materialise(
+        work.store(), subject.sha, subject.tree.folder, natives=_wheel_of(work), progress=work.progress
+    ).written
+
+
+def forget_old_trees(folder: Path, keep: set[Path]) -> None:
+    trees = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in [path for path in trees if path not in keep][: max(0, len(trees) - TREES_KEPT)]:
+        for gone in (path, *(folder.parent / "bytecode").glob(f"{path.name}-*")):
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class MutantTrees:
+    """The trees of one run's mutants."""
+
+    work: Workplace
+    run: Run
+    bed: Bed
+    origin: Subject
+    """A tree that differs little from theirs, with what Python compiled for it."""
+
+    def subject(self, slug: str, mutant: Mutant, tree: Sha) -> Subject:
+        """``mutant`` as guards see it; its tree is not on disk yet."""
+        name = mutant_id(slug, mutant)
+        folder = self._folder(name)
+        return Subject(f"mutant {name}", False, tree, Tree(folder / "tree", self.bed.python, folder / "bytecode"), name)
+
+    def lay(self, subject: Subject) -> None:
+        store = self.work.store()
+        materialise(store, subject.sha, subject.tree.folder, natives=_wheel_of(self.work))
+        changed = {change.path for change in store.changes(self.origin.sha, subject.sha)}
+        take_over(self.origin.tree, subject.tree, changed)
+
+    def drop(self, subject: Subject) -> None:
+        shutil.rmtree(self._folder(subject.mutant), ignore_errors=True)
+
+    def _folder(self, name: str) -> Path:
+        return self.run.folder.absolute() / _MUTANTS / name
+
+
+def sweep_mutants(work: Workplace) -> None:
+    """Remove the mutants' trees of every run of this state folder; the caller holds its lock."""
+    for run in work.state.all_runs():
+        shutil.rmtree(run.folder / _MUTANTS, ignore_errors=True)
+
+
+def _wheel_of(work: Workplace) -> Wheel | None:
+    if work.lane.upstream.pypi is None:
+        return None
+    return fetch_wheel(work.lane.upstream.pypi, work.cache, offline=work.offline, progress=work.progress)
