@@ -55,6 +55,10 @@ class Answer:
         return int(self._body()["meta_info"]["cached_tokens"])
 
     @property
+    def prompt_tokens(self) -> int:
+        return int(self._body()["meta_info"]["prompt_tokens"])
+
+    @property
     def finish(self) -> str:
         """``length``, ``stop`` or ``abort``; empty while it goes on or where there is no text."""
         reason = self.body.get("meta_info", {}).get("finish_reason")

@@ -34,7 +34,6 @@ class KvcmShape:
     """Of each rank's host pool."""
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
     """Laid over the backend's configuration; a value of None takes a key away."""
-    mla: bool = False
 
     @property
     def ranks(self) -> int:
@@ -79,16 +78,15 @@ class KvcmRank:
                 storage_backend="dynamic",
                 prefetch_threshold=PAGE_SIZE,
                 model_name="tiny",
-                storage_backend_extra_config={**backend_config(self.shape), **config},
+                storage_backend_extra_config=backend_config(self.shape, config),
                 pp_rank=parallel_state.get_pp_group().rank_in_group,
                 pp_size=self.shape.pp,
                 enable_storage_metrics=True,
             )
         except Exception as error:
             return Refusal(type(error).__name__, str(error))
-        client = self.backend.transfer_client
-        if client is not None:
-            self._saves.wrap(client)
+        if self.backend._transfer is not None:
+            self._saves.wrap(self.backend._transfer)
         return self.disabled()
 
     def detach(self) -> None:
@@ -207,19 +205,19 @@ class Saves:
         client.save = save
 
 
-def backend_config(shape: KvcmShape) -> dict[str, object]:
+def backend_config(shape: KvcmShape, more: Mapping[str, object]) -> dict[str, object]:
     """The extra configuration of the dynamic backend."""
     values: dict[str, object] = {
         "backend_name": "kvcm",
         "module_path": "sglang.srt.mem_cache.storage.kvcm.hicache_kvcm",
         "class_name": "HiCacheKVCM",
-        "interface_v1": 1,
         "manager_uri": shape.url,
         "instance_group": "default",
         "instance_id": "tiny",
         "transfer_client": "file",
         "file_root": str(shape.root),
         **shape.config,
+        **more,
     }
     return {key: value for key, value in values.items() if value is not None}
 
