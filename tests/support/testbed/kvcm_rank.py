@@ -161,6 +161,14 @@ class KvcmRank:
         operation = self.controller.ack_backup_queue.get(timeout=STORAGE_LIMIT_S)
         return int(operation.completed_tokens) // PAGE_SIZE
 
+    def stop(self) -> None:
+        """The first thing that a flush does: it tells the storage threads to end."""
+        self.controller.storage_stop_event.set()
+
+    def flush(self) -> None:
+        """What /flush_cache does to the controller; it waits for the storage threads, and starts them again."""
+        self.controller.reset()
+
     # ---- faults ----
 
     def fail_saves(self, mode: str) -> None:
