@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ class Bed:
             "TMPDIR": str(folder),
         }
 
-    def start(self, guards: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
+    def start(self, guards: str, *options: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
         (self.folder / "test_guards.py").write_text(guards)
         argv = [
             sys.executable,
@@ -176,7 +177,7 @@ class Bed:
             "-c",
             os.devnull,
         ]
-        argv += ["--rootdir", str(self.folder), "--record", str(self.record), str(self.folder)]
+        argv += ["--rootdir", str(self.folder), "--record", str(self.record), *options, str(self.folder)]
         return subprocess.Popen(
             argv,
             cwd=self.folder,
@@ -187,7 +188,7 @@ class Bed:
             pass_fds=pass_fds,
         )
 
-    def entries(self) -> list[dict[str, object]]:
+    def entries(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.record.read_text().splitlines()]
 
 
@@ -234,6 +235,46 @@ def test_a_module_that_cannot_be_collected_is_a_crash(bed: Bed) -> None:
     (result,) = [entry for entry in bed.entries() if "outcome" in entry]
     assert (result["test"], result["outcome"]) == ("test_guards.py", "crash")
     assert "there_is_no_such_module" in str(result["reason"])
+
+
+MARKED = """
+import pytest
+
+def test_plain(): pass
+
+@pytest.mark.kills("p", "q")
+def test_two(): pass
+
+@pytest.mark.kills("q")
+class TestIt:
+    @pytest.mark.kills("r")
+    def test_around_it(self): pass
+
+@pytest.mark.parametrize("it", [1, pytest.param(2, marks=pytest.mark.kills("p"))])
+def test_parameter(it): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "ran"),
+    [
+        ((), {"plain": "", "two": "p q", "around_it": "r q", "parameter[1]": "", "parameter[2]": "p"}),
+        (("--ground",), {"plain": "", "parameter[1]": ""}),
+        (("--mutant=p",), {"two": "p q", "parameter[2]": "p"}),
+        (("--mutant=q",), {"two": "p q", "around_it": "r q"}),
+        (("--mutant=other",), {}),
+    ],
+)
+def test_on_each_tree_run_those_who_say_something_there(
+    bed: Bed, options: tuple[str, ...], ran: dict[str, str]
+) -> None:
+    bed.start(MARKED, *options).communicate(timeout=60)
+    entries = bed.entries()
+    results = [entry for entry in entries if "outcome" in entry]
+    told = {str(entry["test"]).rpartition("test_")[2]: " ".join(entry["kills"]) for entry in results}
+    assert told == ran
+    left_out = [test for entry in entries if "left_out" in entry for test in entry["left_out"]]
+    assert len(left_out) + len(ran) == 5
 
 
 ENDLESS_GUARD = """

@@ -60,6 +60,20 @@ def test_what_nothing_is_known_of_is_split_and_begins_in_its_order() -> None:
     ]
 
 
+def test_mutants_come_last_and_whole() -> None:
+    """Each is known by its own name: on its tree only some tests of a file run."""
+    known = Durations(KNOWN.composed_s, {}, {"long/p": 2.0, "one/q": 9.0})
+    subjects = [Subject(f"mutant {name}", False, Sha("d" * 40), TREE, name) for name in ("long/p", "long/r", "one/q")]
+    steps = [step(subject.mutant.partition("/")[0], subject) for subject in subjects]
+    parts = decide(known, *steps, step("one"))
+    assert [(part.name, part.step.subject.label, part.expected_s) for part in parts] == [
+        ("one", "composed", 55.0),
+        ("long", "mutant long/r", None),
+        ("one", "mutant one/q", 9.0),
+        ("long", "mutant long/p", 2.0),
+    ]
+
+
 def test_kept_answers_are_no_parts() -> None:
     assert decide(KNOWN, step("one", BASE, kept=True), step("short", BASE, kept=True)) == []
 
@@ -83,6 +97,8 @@ def test_durations_are_by_file_and_place_and_last(tmp_path: Path) -> None:
     assert (known.of("a.py", composed=False), known.of("a.py", composed=True)) == (3.5, 3.5)
     known = known.after([result("a.py::t", 0.25)], composed=True)
     assert (known.of("a.py", composed=False), known.of("a.py", composed=True)) == (3.5, 0.25)
+    known = known.after_mutant("x/p", [result("a.py::t", 0.5), result("b.py::t", 0.25)])
+    assert (known.of("a.py", composed=True), known.mutants_s) == (0.25, {"x/p": 0.75})
     write_durations(tmp_path, known)
     assert read_durations(tmp_path) == known
     (tmp_path / "durations.json").write_bytes(b"\xff{")

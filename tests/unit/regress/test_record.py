@@ -63,6 +63,21 @@ def test_nothing_collected_is_missing() -> None:
     assert "ended with 4" in found[0].reason
 
 
+def test_what_says_nothing_on_a_tree_is_not_missing_there() -> None:
+    """On a ground the guards that kill mutants are left out, and may be all that there are."""
+    left_out = {"left_out": ["a", "b"]}
+    assert read_record(SUITE, record(left_out, {"collected": []}), "ended with 5") == ()
+    lines = record(left_out, {"collected": ["c"]}, {"started": "c"}, result("c", "pass"))
+    assert outcomes(read_record(SUITE, lines, "ended with 0")) == {"c": GuardOutcome.PASS}
+
+
+def test_a_result_says_which_mutants_it_kills() -> None:
+    lines = record({"collected": ["a"]}, {"started": "a"}, result("a", "fail", kills=["p", "q"]))
+    assert read_record(SUITE, lines, "ended with 1") == (
+        GuardResult("a", "zmq-locked-sends", False, GuardOutcome.FAIL, 1.5, "", ("p", "q")),
+    )
+
+
 def test_a_torn_last_line_is_no_result() -> None:
     lines = [*record({"collected": ["a"]}, {"started": "a"}), '{"test": "a", "outcome": "pa']
     assert outcomes(read_record(SUITE, lines, "ended with -9")) == {"a": GuardOutcome.CRASH}
