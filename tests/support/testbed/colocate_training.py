@@ -1,0 +1,143 @@
+"""Steps of a trainer that shares its cards with the engine: change the weights, sync them, and compare.
+
+The same code on a CPU with the tiny model and a few steps, and on two GPUs with a real model; what it must reach is in
+``tests/regression/thresholds.yaml``. The trainer's model is Hugging Face transformers': what it says to a text is the
+second opinion on what the engine says with the weights that it was sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.colocate_callers import Caller
+
+BUCKET_BYTES = 512 << 20
+CHANGE = 1e-2
+"""How much of a weight's spread a step adds to it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What there was after one step, on one rank."""
+
+    held_mb: float
+    """Memory that the trainer holds (10^6 bytes): on a GPU what is allocated, on a CPU what it shares with others."""
+    logprob_ratio: float
+    """The mean over new tokens of the engine's probability by the trainer's."""
+
+
+def load_trainer(caller: Caller, model: str, device: str) -> None:
+    """Have the trainer's model on this rank's device, in the precision that it is kept in."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if device == "cpu":
+        # Not from_pretrained, see `testbed.tiny_model.greedy_tokens`.
+        from safetensors.torch import load_file
+
+        trainer: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), attn_implementation="eager")
+        trainer.load_state_dict(load_file(Path(model) / "model.safetensors"), strict=True)
+    else:
+        trainer = AutoModelForCausalLM.from_pretrained(model, torch_dtype="auto").to(device)
+    caller.kept["trainer"] = trainer.eval()
+
+
+def train(caller: Caller, steps: int, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[Step]:
+    """Steps of the trainer, on all ranks at once."""
+    return [_step(caller, number, prompts, new_tokens) for number in range(steps)]
+
+
+def slope_mb(steps: Sequence[Step]) -> float:
+    """How much more the trainer holds from one step to the next: least squares over all steps."""
+    count = len(steps)
+    middle, mean = (count - 1) / 2, sum(step.held_mb for step in steps) / count
+    spread = sum((number - middle) ** 2 for number in range(count))
+    return sum((number - middle) * (step.held_mb - mean) for number, step in enumerate(steps)) / spread
+
+
+def _step(caller: Caller, number: int, prompts: Sequence[Sequence[int]], new_tokens: int) -> Step:
+    _change(caller.kept["trainer"], seed=number)
+    caller.engine.sync_weights(_buckets(caller.kept["trainer"]), load_format="flattened_bucket")
+    caller.rank.barrier()
+    ratios = [ratio for prompt in prompts for ratio in _ratios(caller, prompt, new_tokens)]
+    caller.rank.barrier()
+    return Step(held_mb(), sum(ratios) / len(ratios))
+
+
+def _change(trainer: Any, seed: int) -> None:
+    """What an optimizer would do; the same on every rank."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in sorted(trainer.named_parameters()):
+            if weight.dim() < 2:
+                continue
+            draw = torch.Generator(device=weight.device).manual_seed(seed * 1009 + len(name))
+            noise = torch.randn(weight.shape, generator=draw, device=weight.device, dtype=torch.float32)
+            weight.add_((noise * weight.float().std() * CHANGE).to(weight.dtype))
+
+
+def _buckets(trainer: Any) -> Iterator[dict[str, Any]]:
+    """All weights, each in one bucket of at most `BUCKET_BYTES`, or alone."""
+    bucket: list[tuple[str, Any]] = []
+    held = 0
+    for name, weight in trainer.state_dict().items():
+        size = weight.numel() * weight.element_size()
+        if bucket and held + size > BUCKET_BYTES:
+            yield _flattened(bucket)
+            bucket, held = [], 0
+        bucket.append((name, weight.detach()))
+        held += size
+    if bucket:
+        yield _flattened(bucket)
+
+
+def _flattened(named: list[tuple[str, Any]]) -> dict[str, Any]:
+    from sglang.srt.weight_sync.tensor_bucket import FlattenedTensorBucket
+
+    bucket = FlattenedTensorBucket(named_tensors=named)
+    return {"flattened_tensor": bucket.get_flattened_tensor(), "metadata": bucket.get_metadata()}
+
+
+def _ratios(caller: Caller, prompt: Sequence[int], new_tokens: int) -> list[float]:
+    """For each token that the engine chooses: its probability there by that in the trainer's model."""
+    import torch
+
+    sampling = {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
+    said = caller.engine.generate(input_ids=list(prompt), sampling_params=sampling, return_logprob=True)
+    chosen = [(float(logprob), int(token)) for logprob, token, *_ in said["meta_info"]["output_token_logprobs"]]
+    trainer = caller.kept["trainer"]
+    ids = torch.tensor([[*prompt, *(token for _, token in chosen)]], device=trainer.device)
+    with torch.no_grad():
+        logits = trainer(ids).logits[0, len(prompt) - 1 : -1].float()
+    own = torch.log_softmax(logits, dim=-1)
+    tokens = torch.tensor([token for _, token in chosen], device=own.device)
+    theirs = torch.tensor([logprob for logprob, _ in chosen], device=own.device)
+    ratios: list[float] = torch.exp(theirs - own.gather(1, tokens[:, None])[:, 0]).tolist()
+    return ratios
+
+
+def held_mb() -> float:
+    """See `Step.held_mb`."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated() / 1e6
+    return sum(size for _, size in shared_storages()) / 1e6
+
+
+def shared_storages() -> list[tuple[str, int]]:
+    """Shared memory that this process has open for tensors: name and size in bytes."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            link = str(path.readlink())
+        except OSError:  # the folder's own, closed since
+            continue
+        if "/torch_" in link:
+            found.append((link, os.stat(path).st_size))  # noqa: PTH116  (what is open, not what has its name now)
+    return found
