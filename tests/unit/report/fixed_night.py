@@ -101,6 +101,18 @@ TESTS = GuardReport(
     (Proof("zmq-locked-sends", "base + ib-device-map", Standing.PROVEN, "1 guards fail without it and pass with it"),),
     (Scenario("1-gpu", "tests/regression/gpu/test_pd.py::test_pair"),),
 )
+KILLER = replace(GUARD, test=f"{GUARD.test}[2]", outcome=GuardOutcome.FAIL, reason="frames", kills=("no-lock",))
+MUTANTS = (
+    TreeRun("mutant zmq-locked-sends/no-lock", False, sha("7"), (KILLER,), True, "zmq-locked-sends/no-lock"),
+    TreeRun(
+        "mutant zmq-locked-sends/late-lock",
+        False,
+        sha("8"),
+        (KILLER, replace(GUARD, kills=("late-lock",)), replace(CONTROL, outcome=GuardOutcome.TIMEOUT, reason="5 s")),
+        mutant="zmq-locked-sends/late-lock",
+    ),
+)
+"""One that is killed, and one that a guard lets live while another does not end."""
 RED_TESTS = replace(
     TESTS,
     runs=(
@@ -111,6 +123,7 @@ RED_TESTS = replace(
             (replace(GUARD, outcome=GuardOutcome.FAIL, reason="AssertionError: frames were mixed"), CONTROL),
         ),
         TESTS.runs[1],
+        *MUTANTS,
     ),
     proofs=(Proof("zmq-locked-sends", "base + ib-device-map", Standing.BROKEN, f"not green with it: {GUARD.test}"),),
 )

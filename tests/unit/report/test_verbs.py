@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchstack.model import MergePlan, Verdicts
+from patchstack.model import GuardReport, MergePlan, TreeRun, Verdicts
 from patchstack.release.status import ChannelStatus, LastRun, StatusReport
 from patchstack.release.tags import TagFault
 from patchstack.report.terminal import (
@@ -12,6 +12,7 @@ from patchstack.report.terminal import (
     render_guards,
     render_plan,
     render_promotion,
+    render_proof,
     render_status,
 )
 
@@ -88,6 +89,48 @@ def test_guards_show_both_trees() -> None:
         "Channels",
         "  - nightly PASS (skipped by rule: image: nightly does not need it)",
         "  - stable INCOMPLETE: it needs image, which did not run",
+    ]
+
+
+def test_a_proof_of_one_patch() -> None:
+    label = "base + zmq-locked-sends"
+    killed = replace(night.MUTANTS[0], kept=False)
+    (proof,) = night.TESTS.proofs
+    report = GuardReport(
+        "cpu",
+        "cpu-3f2a",
+        (
+            TreeRun(label, True, night.sha("e"), (night.GUARD, night.CONTROL)),
+            replace(night.TESTS.runs[1], label="base"),
+            killed,
+        ),
+        (replace(proof, ground="base", detail="1 guards kill 1 mutants"),),
+    )
+    assert _lines(render_proof(report)) == [
+        "Patch zmq-locked-sends on base: proven",
+        "1 guards kill 1 mutants.",
+        "",
+        "Mutants",
+        "  1 of 1 mutant killed in 1.2 s.",
+        "  Mutant                    Outcome  Killed by",
+        "  zmq-locked-sends/no-lock  killed   tests/regression/zmq_locked_sends/test_zmq.py::test_two_threads[2]",
+        "",
+        "Guards",
+        "  Test bed cpu-3f2a.",
+        "  On base + zmq-locked-sends (tree eeeeeeeeeeee): 2 pass in 1.8 s.",
+        "  On base (tree 999999999999): 1 fail, 1 pass in 1.8 s; kept from an earlier run with equal inputs.",
+        (
+            "  Test                                                             Kind     base + zmq-locked-sends  "
+            "without it  compared with"
+        ),
+        (
+            "  tests/regression/zmq_locked_sends/test_zmq.py::test_two_threads  guard    pass                     "
+            "fail        base"
+        ),
+        (
+            "  tests/regression/zmq_locked_sends/test_zmq.py::test_one_thread   control  pass                     "
+            "pass        base"
+        ),
     ]
 
 
