@@ -41,7 +41,7 @@ def test_an_operation_that_fails_leaves_the_next_one_whole(children: Children, k
     assert ranks.disabled() == [None] * 2
 
 
-@pytest.mark.kills("no-time-out", "no-fail-stop")
+@pytest.mark.kills("no-fail-stop")
 def test_a_rank_that_stands_still_stops_the_backend_and_not_the_other_rank(
     children: Children, kvcm: KvcmManager
 ) -> None:

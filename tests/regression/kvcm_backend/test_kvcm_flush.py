@@ -15,7 +15,7 @@ from testbed.kvcm_ranks import keys, start
 LIMIT_S = 40.0
 
 
-@pytest.mark.kills("stops-between-writes")
+@pytest.mark.kills("stops-at-once")
 def test_a_flush_on_one_rank_first_leaves_no_rank_in_a_write_alone(children: Children, kvcm: KvcmManager) -> None:
     """Rank 0 is told to stop in the first of two writes, and rank 1 only when both are over."""
     ranks = start(children, kvcm)

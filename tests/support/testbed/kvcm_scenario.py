@@ -73,7 +73,7 @@ def ask_twice(server: Server, manager: KvcmManager, traffic: Traffic) -> TwoPass
 
 def complaints(server: Server) -> list[str]:
     """What the backend wrote, but for the line that says it is ready."""
-    return [line for line in server.output().splitlines() if "KVCM" in line and "is ready" not in line]
+    return [line for line in server.output().splitlines() if "] KVCM " in line and "is ready" not in line]
 
 
 def _ask_all(server: Server, traffic: Traffic) -> list[Answer]:
