@@ -30,6 +30,7 @@ place of another is the device event, see `testbed.hicache_events`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ from testbed.assertions import is_by_the_test
 from testbed.child import Task
 from testbed.gloo import Rank, start_ranks
 from testbed.hicache_build import MAX_TOKENS, HiCacheShape, Tree, build_cache, join_groups
-from testbed.hicache_state import TreeState, tree_state
+from testbed.hicache_sends import Sends
+from testbed.hicache_state import TreeState, first_difference, tree_state
 from testbed.processes import Child, Children, Report, State
 
 if TYPE_CHECKING:
@@ -214,6 +216,15 @@ class HiCacheRank:
         for number, other in enumerate(states):
             assert other == states[0], f"{when}: rank {number} differs from rank 0: {other.difference(states[0])}"
 
+    def assert_same_history(self, states: Sequence[TreeState], when: str) -> None:
+        """All ranks have kept the same `states`; the first difference is the message."""
+        import torch.distributed
+
+        everyone: list[Any] = [None] * self.shape.ranks
+        torch.distributed.all_gather_object(everyone, states, group=self._witnesses)
+        difference = first_difference(everyone)
+        assert not difference, f"{when}: {difference}"
+
     def assert_next_collective_pairs(self) -> None:
         """The next collective on the scheduler's tp group, a sum of 100 + rank, has all its ranks."""
         import torch
@@ -241,6 +252,16 @@ class HiCacheRank:
 
         torch.distributed.all_reduce = counting
         return reduced
+
+    def count_sends(self) -> Sends:
+        """From now on, the messages that this rank sends to one other rank without waiting; they are still sent."""
+        return Sends()
+
+    def report_warnings(self, of: str) -> None:
+        """From now on, the test gets ("warned", text) for each warning of a logger whose name begins with `of`."""
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self.link.send(("warned", record.getMessage()))  # type: ignore[method-assign]
+        logging.getLogger(of).addHandler(handler)
 
     def jump_clock(self, module: str, after_calls: int, by_s: float) -> None:
         """Let `time.monotonic` in one module of this rank run ahead once it was called `after_calls` times."""

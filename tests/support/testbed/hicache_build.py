@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -128,6 +129,7 @@ def build_cache(shape: HiCacheShape) -> Any:
         pp_rank=stage,
         pp_size=shape.pp,
         chunked_prefill_size=MAX_TOKENS,
+        **_pipeline_group(args),
     )
     if shape.tree == "unified":
         from sglang.srt.mem_cache.unified_cache_components import ComponentType
@@ -145,6 +147,16 @@ def build_cache(shape: HiCacheShape) -> Any:
     from sglang.srt.mem_cache.hiradix_cache import HiRadixCache
 
     return HiRadixCache(params=params, server_args=args)
+
+
+def _pipeline_group(args: Any) -> dict[str, Any]:
+    """The group over which pipeline stages agree, as the scheduler makes it; none on a tree without hicache-pp-sync."""
+    if importlib.util.find_spec("sglang.srt.mem_cache.pp_sync") is None:
+        return {}
+    from sglang.srt.distributed import parallel_state
+    from sglang.srt.mem_cache.pp_sync import make_pp_cache_group
+
+    return {"pp_cache_group": make_pp_cache_group(args, parallel_state.get_pp_group())}
 
 
 def _allocator(shape: HiCacheShape, kv_pool: Any) -> Any:

@@ -8,11 +8,13 @@ is put in its place here; pools, copies, controllers and collectives are real.
 
 from __future__ import annotations
 
+import os
 import random
 import types
 from collections.abc import Callable
 
-import torch
+COPY_POLLS = "TESTBED_COPY_POLLS"
+"""Environment variable of a server: how many polls a copy takes, by pipeline stage, with commas."""
 
 Lag = Callable[[], int]
 """Asked once a recorded event: how often `query` says no before it says yes."""
@@ -43,6 +45,7 @@ class DmaClock:
 
 def lagging_device_module(clock: DmaClock) -> types.ModuleType:
     """`torch.cpu` with an `Event` that follows `clock`."""
+    import torch
 
     class LaggingEvent(torch.cpu.Event):
         def __init__(self, *args: object, **kwargs: object) -> None:
@@ -60,9 +63,16 @@ def lagging_device_module(clock: DmaClock) -> types.ModuleType:
         def synchronize(self) -> None:
             self._polls_left = 0
 
+    class PatientStream(torch.cpu.Stream):
+        """A forward pass that waits for the layers that are loaded for it is not over before they are."""
+
+        def wait_event(self, event: LaggingEvent) -> None:
+            event.synchronize()
+
     module = types.ModuleType("torch.cpu with lagging events")
     module.__dict__.update(vars(torch.cpu))
     module.Event = LaggingEvent  # type: ignore[attr-defined]
+    module.current_stream = lambda device=None: PatientStream()  # type: ignore[attr-defined]
     return module
 
 
@@ -74,3 +84,15 @@ def install(clock: DmaClock) -> None:
     module = lagging_device_module(clock)
     for controller in (cache_controller, hybrid_cache_controller):
         controller.device_module = module
+
+
+def install_in_server() -> None:
+    """Let the copies of this scheduler take the polls that `COPY_POLLS` says for its pipeline stage."""
+    polls = [int(part) for part in os.environ.get(COPY_POLLS, "").split(",") if part]
+    if not polls:
+        return
+    from sglang.srt.distributed.parallel_state import get_pp_group
+
+    clock = DmaClock()
+    clock.lag = lambda: polls[get_pp_group().rank_in_group]
+    install(clock)

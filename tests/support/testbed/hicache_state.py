@@ -6,7 +6,7 @@ the same on all ranks of a tensor-parallel group whenever the scheduler acts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -45,6 +45,18 @@ class TreeState(NamedTuple):
         lines += [f"node {node} here only" for node in sorted(mine - its)]
         lines += [f"node {node} there only" for node in sorted(its - mine)]
         return "; ".join(lines)
+
+
+def first_difference(histories: Sequence[Sequence[TreeState]]) -> str:
+    """Where the ranks' states, step by step, are first not those of rank 0; empty if they are nowhere.
+
+    For ranks that do not wait for each other at each step, as `HiCacheRank.assert_same` would have them do.
+    """
+    for step, states in enumerate(zip(*histories, strict=True)):
+        for number, state in enumerate(states):
+            if state != states[0]:
+                return f"step {step}: rank {number} differs from rank 0: {state.difference(states[0])}"
+    return ""
 
 
 def tree_state(cache: Any, host_held: int) -> TreeState:

@@ -14,10 +14,11 @@ import multiprocessing
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from testbed import engine_control, program
+from testbed import engine_control, hicache_events, program
 from testbed.child import Link
 from testbed.standins import activate
 
@@ -28,7 +29,11 @@ def serve(_link: Link, arguments: Sequence[str], settings: Mapping[str, str]) ->
     program.enter()
     os.register_at_fork(after_in_child=_enter_as_child)
     multiprocessing.set_start_method = _fork_whatever_is_asked_for
-    main(*arguments)
+    try:
+        main(*arguments)
+    except Exception:
+        traceback.print_exc()  # as an interpreter does that ends so
+        raise
 
 
 def main(what: str, *flags: str) -> None:
@@ -50,6 +55,7 @@ def _enter_as_child() -> None:
     """In a scheduler, detokenizer, ...: only they may load the Mooncake engine, for it starts threads."""
     program.enter()
     engine_control.install()
+    hicache_events.install_in_server()
 
 
 def _fork_whatever_is_asked_for(_method: str | None, force: bool = False) -> None:
@@ -71,6 +77,7 @@ if __name__ in ("__main__", "__mp_main__"):
     activate()
 if __name__ == "__mp_main__":
     engine_control.install()
+    hicache_events.install_in_server()
 if __name__ == "__main__":
     program.end_with_the_test()
     main(*sys.argv[1:])

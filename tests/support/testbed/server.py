@@ -36,6 +36,7 @@ from typing import Any
 from testbed.answers import LOOPBACK, Answer, Pending, ask, ask_for_stream, call, hung, request_body
 from testbed.device import Device, device, device_environment, device_flags
 from testbed.engine_control import CONTROL_FOLDER, EngineControl
+from testbed.hicache_events import COPY_POLLS
 from testbed.ports import Ports
 from testbed.processes import tail
 from testbed.program import Process, Program, Programs, abort
@@ -73,6 +74,8 @@ class ServerOptions:
     pool_tokens: int = 4096
     """Tokens in the KV pool."""
     page_size: int = 1
+    copy_polls: tuple[int, ...] = ()
+    """How often HiCache asks for the end of a copy until it has come, by pipeline stage; on a CPU, at once."""
     flags: tuple[str, ...] = ()
     """More command-line flags; they come last and win."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -261,7 +264,7 @@ def launch(programs: Programs, ports: Ports, options: ServerOptions, *flags: str
         **options.env,
     }
     fresh = options.fresh or device() is Device.CUDA  # CUDA does not survive a fork
-    settings = {CONTROL_FOLDER: str(control)}
+    settings = {CONTROL_FOLDER: str(control), COPY_POLLS: ",".join(map(str, options.copy_polls))}
     program = programs.start(options.role or "server", arguments, environment, settings, fresh)
     return Server(program, port, options, control)
 
