@@ -13,7 +13,7 @@ from testbed.colocate_callers import Caller, Colocation, Said, do_all, said_by
 
 AUTHKEY = b"consumers and producer are of one family"
 BUCKETS = 3
-HANG_LIMIT_S = 25.0
+HANG_LIMIT_S = 20.0
 
 
 def serve_payloads(link: Link) -> None:

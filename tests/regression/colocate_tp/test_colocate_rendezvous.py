@@ -40,7 +40,7 @@ def joined(meeting: Meeting) -> str:
 
 
 @pytest.mark.kills("rendezvous-trusted-as-it-lies")
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o606, 0o700])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o606, 0o700], ids=oct)
 def test_a_file_that_others_may_have_written_or_read(meeting: Meeting, mode: int) -> None:
     meeting.put(meeting.fake(), mode)
     assert joined(meeting) == "owner"
@@ -258,7 +258,7 @@ def laid_down(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.kills("umask-trusted")
-@pytest.mark.parametrize("mask", [0o000, 0o177])
+@pytest.mark.parametrize("mask", [0o000, 0o177], ids=oct)
 def test_no_umask_opens_or_shuts_it(children: Children, tmp_path: Path, mask: int) -> None:
     children.start(meet_with_umask, tmp_path, mask)
     assert children.join(60).values() == [{"": "drwx------", ".json": "-rw-------", ".lock": "-rw-------"}]
