@@ -56,12 +56,14 @@ def lint(
 ) -> LintReport:
     """Check the stack; ``bases`` gives the releases at hand by version, ``root`` is where guards' paths begin.
 
-    ``kills`` gives by slug the mutants that its guards name; without it nothing is said of them.
+    ``kills`` gives by slug the mutants that its guards name; of a patch that it lacks nothing is said of them.
     """
     problems = [problem for patch in patches for problem in (*prose_problems(patch), *_file_problems(patch, root))]
     problems += [problem for patch in patches for problem in _variant_problems(patch, bases)]
     if kills is not None:
-        problems += [problem for patch in patches for problem in _kill_problems(patch, kills.get(patch.slug, ()))]
+        problems += [
+            problem for patch in patches if patch.slug in kills for problem in _kill_problems(patch, kills[patch.slug])
+        ]
     refusals: list[str] = []
     stale: list[Path] = []
     checked: list[str] = []

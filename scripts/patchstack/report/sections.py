@@ -133,7 +133,7 @@ def _guards(report: GuardReport) -> Section:
     rows: tuple[tuple[Line, ...], ...] = tuple(
         (
             (Quoted(result.test),),
-            (words.CONTROL if result.control else words.GUARD,),
+            words.kind(result),
             *(_outcome(with_it.get(key)) for _ in composed),
             *_on_ground(without_it.get(key)),
         )

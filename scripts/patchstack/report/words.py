@@ -223,6 +223,13 @@ def tree_run(run: TreeRun) -> Line:
     return ("On ", Quoted(run.label), " (tree ", short(run.tree), f"): {numbers}{took}{kept}.")
 
 
+def kind(result: GuardResult) -> Line:
+    """``control``, ``guard``, or ``kills one-string``."""
+    if result.kills:
+        return ("kills ", *names(result.kills))
+    return (CONTROL if result.control else GUARD,)
+
+
 def mutants(killed: int, runs: Sequence[TreeRun]) -> Line:
     kept = sum(run.kept for run in runs)
     took_s = sum(result.duration_s for run in runs for result in run.results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import Version
@@ -21,6 +21,7 @@ from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
 from patchstack.regress.kills import read_kills
+from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
 from patchstack.report.table import PatchRow, patch_table
 from patchstack.store import write_whole
@@ -85,22 +86,29 @@ def lint(work: Workplace) -> list[str]:
         bases[base.version] = base
     cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
     bases |= read_releases(work, store, (cut_on | set(releases_to_try(patches, known))) - bases.keys())
-    kills = _kills_of(work.root, patches)
+    kills, unreadable = _kills_of(work.root, patches)
     found = lint_patches(patches, bases, store, root=work.root, kills=kills, progress=work.progress)
-    found.require_clean()
+    replace(found, problems=(*unreadable, *found.problems)).require_clean()
     stale = stale_files(work.root)
     if stale:
         raise StaleFiles(f"{', '.join(stale)}: not what `make schema` writes; run it and commit the result")
     return [*found.checked, f"{configuration.SCHEMA_PATH.name} and {README} are fresh"]
 
 
-def _kills_of(root: Path, patches: Iterable[Patch]) -> dict[str, list[KillMark]]:
-    """The mutants that each patch's guards name; none for guards that are not there, of which lint says so."""
-    there = {patch.slug: [path for path in patch.guards if (root / path).exists()] for patch in patches}
-    return {
-        slug: [mark for file in read_kills(root, guard_files(root, paths)) for mark in file.kills]
-        for slug, paths in there.items()
-    }
+def _kills_of(root: Path, patches: Iterable[Patch]) -> tuple[dict[str, list[KillMark]], list[str]]:
+    """The mutants that each patch's guards name, and every mark that cannot be read; those name none.
+
+    Guards that are not there name none either, and lint says of those itself.
+    """
+    found: dict[str, list[KillMark]] = {}
+    problems: list[str] = []
+    for patch in patches:
+        paths = [path for path in patch.guards if (root / path).exists() and not is_scenario(path)]
+        try:
+            found[patch.slug] = [mark for file in read_kills(root, guard_files(root, paths)) for mark in file.kills]
+        except ConfigError as error:
+            problems += error.problems
+    return found, problems
 
 
 def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -> dict[str, Base]:
