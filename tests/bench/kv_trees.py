@@ -14,7 +14,7 @@ from patchstack.regress.execute import Tree
 from patchstack.report.terminal import Progress
 from patchstack.upstream.provider import resolve_base
 from patchstack.verbs.author import read_releases
-from patchstack.verbs.test import lay_tree, open_bed
+from patchstack.verbs.trees import lay_tree, open_bed
 from patchstack.workplace import open_workplace
 
 
