@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.bench import composition, kv_send, record
+from tests.bench import composition, kv_send, kvcm_batch, kvcm_found, record
 from tests.bench.__main__ import main
 from tests.bench.ground import break_ground
 from tests.bench.kv_found import Aborted, Faults, Holding, KvFound, Sending, read_found, write_json
@@ -164,3 +164,23 @@ def test_what_must_be_equal_of_the_kv_path(found: KvFound, equal: list[bool]) ->
 def test_what_the_bed_found_comes_back_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "found.json", FOUND)
     assert read_found(tmp_path / "found.json") == FOUND
+
+
+def kvcm_batches(right: int) -> kvcm_found.KvcmFound:
+    cost = [Cost(0.002, 0.001)] * 3
+    return kvcm_found.KvcmFound([kvcm_found.Batches(2, cost, cost, [Cost(0.004, 0.002)] * 3, right=right, expected=9)])
+
+
+def test_a_batch_of_kvcm_is_beside_two_others() -> None:
+    rows = kvcm_batch.rows(kvcm_batches(right=9))
+    assert [(row.beside.label, row.wall_ratio, row.equal) for row in rows] == [
+        ("same header + all_reduce", 1.0, True),
+        ("broadcast_object_list + all_reduce", 0.5, True),
+    ]
+    assert [row.equal for row in kvcm_batch.rows(kvcm_batches(right=8))] == [False, False]
+
+
+def test_batches_of_kvcm_come_back_whole(tmp_path: Path) -> None:
+    found = kvcm_batches(right=9)
+    kvcm_found.write_json(tmp_path / "found.json", found)
+    assert kvcm_found.read_found(tmp_path / "found.json") == found

@@ -176,14 +176,24 @@ def test_a_rank_that_cannot_start_starts_none(children: Children, kvcm: KvcmMana
 
 
 @pytest.mark.kills("unknown-keys-ignored")
-def test_a_bad_configuration_of_one_rank_is_refused_on_all(children: Children, kvcm: KvcmManager) -> None:
-    """Each says the key and what to write instead, and leaves nothing behind that a good one would trip over."""
+def test_what_one_rank_is_told_counts_for_all(children: Children, kvcm: KvcmManager) -> None:
+    """A bad configuration is refused with its key and what to write instead; the kill switch switches all off."""
     ranks = start(children, kvcm, attach=False)
     for key, value, told in BAD_CONFIGURATIONS:
         said = ranks.attach({}, {}, {key: value})
         assert [type(refusal) for refusal in said] == [Refusal] * 2, (key, said)
         assert {refusal.type_name for refusal in said} == {"ValueError"}, (key, said)  # the controller's own word
         assert all(told in refusal.message for refusal in said), (key, said)
+    ranks.call_one(1, "switch", "off")
+    said = ranks.attach()
+    assert [type(refusal) for refusal in said] == [Refusal] * 2, said
+    ranks.call_one(1, "switch", "0")
+    said = ranks.attach()
+    assert all("SGLANG_KVCM_BACKEND=0" in reason for reason in said), said
+    assert ranks.call("set", keys("a", 2), limit_s=HANG_LIMIT_S) == [[False] * 2] * 2
+    assert ranks.exists(keys("a", 2)) == [0] * 2
+    ranks.call("detach")
     assert kvcm.calls() == []
+    ranks.call_one(1, "switch", "1")
     assert ranks.attach() == [None] * 2
     assert_works(ranks, kvcm, "then")

@@ -7,6 +7,7 @@ files. A test may make the transfer client's answers worse (`fail_saves`), no mo
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import traceback
 import zlib
@@ -88,6 +89,10 @@ class KvcmRank:
         if self.backend._transfer is not None:
             self._saves.wrap(self.backend._transfer)
         return self.disabled()
+
+    def switch(self, value: str) -> None:
+        """The kill switch of this rank, for the next start."""
+        os.environ["SGLANG_KVCM_BACKEND"] = value
 
     def detach(self) -> None:
         self.controller.detach_storage_backend()
