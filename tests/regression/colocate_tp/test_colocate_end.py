@@ -86,4 +86,5 @@ def test_an_engine_that_is_shut_down_leaves_its_successor_alone(colocate: Coloca
     successor = json.dumps({**json.loads(record.read_text()), "nonce": "0123456789abcdef" * 2})
     record.write_text(successor)
     assert [each.error for each in ask_all(ranks, "shutdown")] == ["", ""]
+    assert record.exists()
     assert record.read_text() == successor

@@ -249,7 +249,7 @@ def _said_of(ranks: Sequence[CallerHandle], limit_s: float) -> list[Said]:
             others = [other.child for other in ranks if other is not rank and not other.child.ended]
             abort(others)
             stacks = "\n".join(f"{child.name} was at\n{child.stacks()}" for child in others)
-            raise AssertionError(f"{silent}\n{stacks}\nthe others said: {found}") from None
+            raise AssertionError(f"it hung: {silent}\n{stacks}\nthe others said: {found}") from None
     return found
 
 
