@@ -19,7 +19,9 @@ from tests.bench.ground import break_ground
 from tests.bench.imports import measure_imports
 from tests.bench.kv_send import measure_kv
 from tests.bench.kv_trees import lay_kv_trees
+from tests.bench.kvcm_batch import measure_kvcm
 from tests.bench.measure import Measurement, Patience, Tally
+from tests.bench.pp_sync import measure_pp_sync
 from tests.bench.table import show
 
 from patchstack import config as configuration
@@ -28,7 +30,7 @@ from patchstack.report.terminal import Progress
 from patchstack.store import cache_folder, now_utc
 from patchstack.upstream.provider import resolve_base
 
-PARTS = ("import", "compose", "decide", "kv")
+PARTS = ("import", "compose", "decide", "kv", "kvcm", "pp-sync")
 ROOT = Path(__file__).parents[2]
 SIZES = (20, 100)
 REPEATS = 3
@@ -45,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="no second sample after this")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured, all if left out")
     parser.add_argument(
-        "--kv-repeats", type=int, default=KV_REPEATS, metavar="K", help="samples of each KV row; each row has S seconds"
+        "--kv-repeats",
+        type=int,
+        default=KV_REPEATS,
+        metavar="K",
+        help="samples of each row on SGLang; each row has S seconds",
     )
     parser.add_argument("--config", type=Path, default=ROOT / "deploy.yaml", help="whose first lane is measured")
     parser.add_argument("--output", type=Path, default=ROOT / ".patchstack" / "bench", help="folder of the JSON files")
@@ -87,12 +93,19 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
             found += measure_composition(ground, folder / f"compose-{size}", patience)
         if "decide" in chosen.only:
             found += measure_decision(ground, chosen.config, folder / f"decide-{size}", patience, offline=offline)
-    if "kv" not in chosen.only:
+    if not {"kv", "kvcm", "pp-sync"} & set(chosen.only):
         return measured_on, found, []
     trees = lay_kv_trees(chosen.config, lane, folder / "state", Progress())
     measured_on |= {"composed_tree": trees.composed_sha, "patches": list(trees.patches)}
-    sent, tallies = measure_kv(trees, folder / "kv", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
-    return measured_on, [*found, *sent], tallies
+    tallies: list[Tally] = []
+    if "kv" in chosen.only:
+        sent, tallies = measure_kv(trees, folder / "kv", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
+        found += sent
+    if "kvcm" in chosen.only:
+        found += measure_kvcm(trees, folder / "kvcm", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
+    if "pp-sync" in chosen.only:
+        found += measure_pp_sync(trees, folder / "pp-sync", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
+    return measured_on, found, tallies
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def measure_kv(
     home = folder / "home"
     home.mkdir(parents=True)
     order = KvOrder(
-        plain_env=_of_tree(trees, trees.plain, home),
-        composed_env=_of_tree(trees, trees.composed, home),
+        plain_env=of_tree(trees, trees.plain, home),
+        composed_env=of_tree(trees, trees.composed, home),
         rooms=rooms,
         fault_rooms=fault_rooms,
         requests=requests,
@@ -49,7 +49,7 @@ def measure_kv(
     return rows(read_found(answered))
 
 
-def _of_tree(trees: KvTrees, tree: Tree, home: Path) -> dict[str, str]:
+def of_tree(trees: KvTrees, tree: Tree, home: Path) -> dict[str, str]:
     """What the environments of two trees' processes differ in."""
     environment = child_environment(trees.root, tree, home)
     return {name: environment[name] for name in ("PATCHSTACK_TREE", "PYTHONPATH", "PYTHONPYCACHEPREFIX")}

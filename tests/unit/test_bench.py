@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.bench import composition, kv_send, kvcm_batch, kvcm_found, record
+from tests.bench import composition, kv_send, kvcm_batch, kvcm_found, pp_found, pp_sync, record
 from tests.bench.__main__ import main
 from tests.bench.ground import break_ground
 from tests.bench.kv_found import Aborted, Faults, Holding, KvFound, Sending, read_found, write_json
@@ -184,3 +184,20 @@ def test_batches_of_kvcm_come_back_whole(tmp_path: Path) -> None:
     found = kvcm_batches(right=9)
     kvcm_found.write_json(tmp_path / "found.json", found)
     assert kvcm_found.read_found(tmp_path / "found.json") == found
+
+
+def rounds_of_stages(same: bool) -> pp_found.Rounds:
+    return pp_found.Rounds("idle", 2, [Cost(0.004, 0.002)] * 6, [Cost(0.001, 0.001)] * 6, same_trees=same)
+
+
+def test_a_round_of_stages_is_beside_one_with_the_switch_off() -> None:
+    row = pp_sync.row(rounds_of_stages(same=True))
+    said = (row.name, row.ours.label, row.beside.label, row.cpu_ratio, row.equal)
+    assert said == ("HiCache round, 2 stages, idle", "pp-sync on", "pp-sync off", 4.0, True)
+    assert not pp_sync.row(rounds_of_stages(same=False)).equal
+
+
+def test_rounds_of_stages_come_back_whole(tmp_path: Path) -> None:
+    found = [rounds_of_stages(same=True)]
+    pp_found.write_json(tmp_path / "found.json", found)
+    assert pp_found.read_found(tmp_path / "found.json") == found
