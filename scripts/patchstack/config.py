@@ -36,7 +36,7 @@ Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9
 NIGHTLY = "nightly"
 """The channel that moves the deploy branch."""
 
-TEST_LANES = ("cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma")
+TEST_LANES = ("cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma", "kvcm-manager")
 """What a channel can need: the test lanes, and the image."""
 
 
@@ -141,7 +141,7 @@ class Pulls(_Part):
 
 
 class Channel(_Part):
-    needs: tuple[Literal["cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma"], ...] = Field(min_length=1)
+    needs: tuple[Literal["cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma", "kvcm-manager"], ...] = Field(min_length=1)
 
 
 class Config(_Part):

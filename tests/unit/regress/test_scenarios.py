@@ -80,7 +80,7 @@ def test_no_gpu_folder_is_no_scenario(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_named_and_never_taken_for_nothing(root: Path) -> None:
-    lane = "it names no lane of scenarios: write one of 1-gpu, 2-gpu, 4-gpu, rdma as plain text"
+    lane = "it names no lane of scenarios: write one of 1-gpu, 2-gpu, 4-gpu, rdma, kvcm-manager as plain text"
     for name, text in {
         "test_a.py": "def test_it(:\n",
         "test_b.py": "x = 1\n",

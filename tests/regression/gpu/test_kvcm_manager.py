@@ -1,0 +1,28 @@
+"""A real manager keeps what the bed's promises: the same calls, of the one that ``KVCM_MANAGER_URL`` names.
+
+``KVCM_DEBUG_URL`` is its debug service, where that is somewhere else; ``KVCM_INSTANCE_GROUP`` a group that it has. It
+needs no GPU, but a manager, which no package index has: https://github.com/alibaba/tair-kvcache. Without one nothing
+of this is said to be so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from testbed.kvcm_contract import CONTRACT, ManagerUnderContract
+
+URL = os.environ.get("KVCM_MANAGER_URL", "")
+
+pytestmark = [
+    pytest.mark.lane("kvcm-manager"),
+    pytest.mark.skipif(not URL, reason="it needs a real manager: set KVCM_MANAGER_URL"),
+]
+
+
+@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
+def test_contract(clause: Callable[[ManagerUnderContract], None]) -> None:
+    debug_url = os.environ.get("KVCM_DEBUG_URL", URL)
+    clause(ManagerUnderContract(URL, debug_url, os.environ.get("KVCM_INSTANCE_GROUP", "default")))
