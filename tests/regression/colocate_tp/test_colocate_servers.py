@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testbed import Children, Rank, start_ranks
-from testbed.colocate_callers import Caller, CallerHandle, Colocation, Said, ask_all, attempt, do_all, wait_for_end
+from testbed.colocate_callers import Caller, CallerHandle, Colocation, Said, ask_all, attempt, do_all
 from testbed.colocate_sglang import MODULE, fork_servers_of_this_process, server_arguments, server_environment
 from testbed.colocate_training import load_trainer, shared_storages, slope_mb, train
 from testbed.ports import Ports
@@ -23,7 +23,7 @@ from testbed.warm import WarmProcesses
 NEW_TOKENS = 8
 STEPS = 3
 PROMPT = prompt_ids(40)
-UPDATE = "POST /update_weights_from_tensor"
+STARTED, UPDATE = "The server is fired up", "POST /update_weights_from_tensor"
 
 
 def make_trained(model: Path, trained: Path) -> Path:
@@ -86,28 +86,26 @@ def test_two_ranks_share_a_real_server(
     ranks = colocate.start(
         server_module=MODULE, environ=server_environment(2), limit_s=240, **server_arguments(tiny_model)
     )
-    owner = ranks[0]
     assert [tokens_of(rank) for rank in ranks] == [before, before]
     assert [said.value for said in do_all(ranks, sync_buckets, trained)] == [True, True]
     assert [tokens_of(rank) for rank in ranks] == [after, after]
     assert [said.value for said in do_all(ranks, update_at_once, tiny_model)] == [True, True]
     assert [tokens_of(rank) for rank in ranks] == [before, before]
     assert [rank.do(still_shared).value for rank in ranks] == [[], []]
-    assert owner.child.log.read_text(errors="replace").count(UPDATE) == 3
+    assert [written(ranks, line) for line in (STARTED, UPDATE)] == [1, 3]
     assert do_all(ranks, load_trainer, str(tiny_model), "cpu") == [Said(), Said()]
     for said in do_all(ranks, train, STEPS, [PROMPT, prompt_ids(20, first=2)], NEW_TOKENS):
         assert not said.error, said
         off = [abs(step.logprob_ratio - 1) for step in said.value]
         assert max(off) <= threshold("colocate", "logprob_ratio_off"), said.value
         assert slope_mb(said.value) <= threshold("colocate", "held_mb_per_step"), said.value
-    pid = owner.do(server_pid).value
     assert [said.error for said in ask_all(ranks, "shutdown")] == ["", ""]
-    assert wait_for_end(pid)
-    assert (colocate.files(), colocate.server_processes()) == ([], [])
+    assert (colocate.servers_left(), colocate.files()) == ([], [])
 
 
-def server_pid(caller: Caller) -> int:
-    return int(caller.engine.record.server_pid)
+def written(ranks: Sequence[CallerHandle], line: str) -> int:
+    """How often all servers of these ranks have written it."""
+    return sum(rank.child.log.read_text(errors="replace").count(line) for rank in ranks)
 
 
 def start_alone(rank: Rank, environ: dict[str, str], port: int, arguments: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def test_two_callers_share_one_server(colocate: Colocation) -> None:
     assert [each["text"] for each in said] == ["answer to from 0", "answer to from 1"]
     assert [asked.body["text"] for asked in colocate.requests if asked.path == "/generate"] == ["from 0", "from 1"]
     assert [each.error for each in ask_all(ranks, "shutdown")] == ["", ""]
-    assert (colocate.server_processes(), colocate.files()) == ([], [])
+    assert (colocate.servers_left(), colocate.files()) == ([], [])
 
 
 def only(found: Sequence[Found]) -> Found:
@@ -96,7 +96,7 @@ def test_a_server_that_dies_as_it_starts_fails_all_callers(colocate: Colocation)
     said = said_by(colocate.begin(each=[{}, patience_s]))
     assert [each.error for each in said] == ["ColocateStartFailed"] * 2, said
     assert len(colocate.launches) == 1
-    assert (colocate.server_processes(), colocate.files()) == ([], [])
+    assert (colocate.servers_left(), colocate.files()) == ([], [])
 
 
 @pytest.mark.kills("ranks-not-compared")

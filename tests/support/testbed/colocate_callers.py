@@ -179,6 +179,10 @@ class Colocation:
         mark = f"{FOLDER}={self.notes}".encode()
         return [process for process in _processes() if mark in _environment_of(process)]
 
+    def servers_left(self, limit_s: float = ANSWER_LIMIT_S) -> list[int]:
+        """Of `server_processes` those that do not end within the limit: what is killed is not gone at once."""
+        return [process for process in self.server_processes() if not wait_for_end(process, limit_s)]
+
     def __enter__(self) -> Self:
         return self
 

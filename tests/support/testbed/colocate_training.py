@@ -8,6 +8,7 @@ second opinion on what the engine says with the weights that it was sent.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from testbed.colocate_callers import Caller
 BUCKET_BYTES = 512 << 20
 CHANGE = 1e-2
 """How much of a weight's spread a step adds to it."""
+
+SETTLE_S, SETTLE_POLL_S = 5.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,25 @@ def held_mb() -> float:
 
 
 def shared_storages() -> list[tuple[str, int]]:
-    """Shared memory that this process has open for tensors: name and size in bytes."""
+    """Shared memory that this process has open for tensors, name and size in bytes, once nothing is on its way.
+
+    A thread of torch's multiprocessing lets go of what was sent a moment after it has been received.
+    """
+    waited = threading.Event()
+    for _ in range(round(SETTLE_S / SETTLE_POLL_S)):
+        if not _open_storages():
+            break
+        waited.wait(SETTLE_POLL_S)
+    return _open_storages()
+
+
+def _open_storages() -> list[tuple[str, int]]:
     found = []
     for path in Path("/proc/self/fd").iterdir():
         try:
             link = str(path.readlink())
-        except OSError:  # the folder's own, closed since
+            if "/torch_" in link:
+                found.append((link, os.stat(path).st_size))  # noqa: PTH116  (what is open, not what has its name now)
+        except OSError:  # closed since
             continue
-        if "/torch_" in link:
-            found.append((link, os.stat(path).st_size))  # noqa: PTH116  (what is open, not what has its name now)
     return found
