@@ -85,8 +85,8 @@ def trials(report: GuardReport) -> tuple[Section, ...]:
 
 
 def _mutants(report: GuardReport) -> tuple[Section, ...]:
-    """Every mutant with the guards that killed it, and below them each guard that did not."""
-    runs = [run for run in report.runs if run.mutant]
+    """Every mutant with the guards that killed it, those alive first, and below them each guard that did not."""
+    runs = sorted((run for run in report.runs if run.mutant), key=_is_killed)
     if not runs:
         return ()
     shown, more = _cut(runs)
