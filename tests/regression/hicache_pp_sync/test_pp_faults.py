@@ -13,7 +13,7 @@ import pytest
 from testbed import Child, Children, hicache
 from testbed.hicache import HiCacheRank, HiCacheShape, what_it_raises
 from testbed.hicache_events import lag_of
-from testbed.hicache_state import TreeState, first_difference
+from testbed.hicache_state import TreeState, assert_same_steps
 from testbed.processes import State
 
 PP2 = HiCacheShape(tree="hiradix", tp=1, pp=2)
@@ -77,7 +77,7 @@ def test_who_waits_for_a_stopped_stage_says_so_and_loses_nothing(
         assert "seq" in warned_about(ranks[number], still), f"rank {number} went on without rank {still}"
     ranks[still].signal(signal.SIGCONT)
     ranks[still].send("go on")
-    assert first_difference(hicache.outcomes(children, LIMIT_S)) == ""
+    assert_same_steps(hicache.outcomes(children, LIMIT_S))
 
 
 def stand_still_too_long(rank: HiCacheRank, still: int) -> str:

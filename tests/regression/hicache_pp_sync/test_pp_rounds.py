@@ -7,7 +7,7 @@ import signal
 from testbed import Children, hicache
 from testbed.hicache import HiCacheRank, HiCacheShape
 from testbed.hicache_events import lag_of
-from testbed.hicache_state import TreeState, first_difference
+from testbed.hicache_state import TreeState, assert_same_steps
 
 ROUNDS = 10_000
 MOST_UNDER_WAY = 8
@@ -31,7 +31,7 @@ def test_ten_thousand_rounds_leave_nothing_behind(children: Children) -> None:
     sent, under_way, states = zip(*found, strict=True)
     assert sent == (ROUNDS, ROUNDS, 0)
     assert max(under_way) <= MOST_UNDER_WAY
-    assert first_difference([[state] for state in states]) == ""
+    assert_same_steps([[state] for state in states])
     assert states[-1].writing == 0
 
 

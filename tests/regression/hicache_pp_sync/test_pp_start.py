@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 
-from testbed import Children, Ports, hicache
-from testbed.hicache import HiCacheRank, HiCacheShape, what_it_raises
-from testbed.hicache_state import TreeState, first_difference
+from testbed import Children, Ports, Rank, hicache, run_ranks
+from testbed.hicache import HiCacheRank, HiCacheShape, start_rank, what_it_raises
+from testbed.hicache_state import TreeState, assert_same_steps
 from testbed.program import Programs
 from testbed.server import ServerOptions, start_server
 
@@ -18,6 +19,10 @@ TIMEOUT, WARN, ALLOW_STORAGE = (
     "SGLANG_HICACHE_PP_SYNC_TIMEOUT_S",
     "SGLANG_HICACHE_PP_SYNC_WARN_S",
     "SGLANG_HICACHE_PP_ALLOW_STORAGE",
+)
+DECODE = (
+    *("--disaggregation-mode", "decode", "--disaggregation-transfer-backend", "mooncake"),
+    "--disaggregation-decode-enable-radix-cache",  # else SGLang itself refuses HiCache there
 )
 
 # Room for 600 tokens of one layer, or for 200 of three.
@@ -40,7 +45,7 @@ def test_stages_with_other_numbers_of_layers_have_host_pools_of_one_size(
 ) -> None:
     """--hicache-size is in gigabytes, and a token of a stage with fewer layers takes fewer bytes."""
     histories = hicache.run(children, dataclasses.replace(UNEVEN, tree=tree), fill_the_host)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
 
 
 @pytest.mark.parametrize("tree", ["hiradix", "unified"])
@@ -51,6 +56,18 @@ def test_storage_with_two_stages_is_refused(children: Children, tmp_path: Path, 
         assert said.startswith("ValueError: "), f"it was not refused: {said!r}"
         assert "--hicache-storage-backend" in said
         assert "--pp-size" in said
+        assert ALLOW_STORAGE in said
+
+
+def attach_storage(rank: HiCacheRank) -> tuple[bool, str]:
+    """An operator attaches storage to a running server (Scheduler.attach_hicache_storage_wrapped)."""
+    return rank.cache.attach_storage_backend("file")
+
+
+def test_storage_cannot_be_attached_later_either(children: Children, tmp_path: Path) -> None:
+    storage = {"SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR": str(tmp_path / "storage")}
+    for attached, said in hicache.run(children, PP2, attach_storage, env=storage):
+        assert not attached
         assert ALLOW_STORAGE in said
 
 
@@ -70,11 +87,25 @@ def test_a_wrong_setting_stops_the_start(children: Children, name: str, value: s
         assert f"{name}='{value}'" in said
 
 
+def build_with_a_setting_of_its_own(member: Rank) -> str:
+    os.environ[TIMEOUT] = str(100 + member.number)
+    return what_it_raises(start_rank, PP2, member)
+
+
+def test_stages_with_other_settings_stop_the_start(children: Children) -> None:
+    """Each stage may run on a machine of its own, with an environment of its own."""
+    ended = run_ranks(children, build_with_a_setting_of_its_own, size=PP2.ranks, group=False)
+    for said in ended.values():
+        assert said.startswith("ValueError: "), f"the stages began with different settings: {said!r}"
+        assert TIMEOUT in said
+
+
 @pytest.mark.limit(300)
 @pytest.mark.parametrize(
     ("flags", "env", "because"),
     [
         pytest.param(("--hicache-storage-backend", "file"), {}, ALLOW_STORAGE, id="storage"),
+        pytest.param(DECODE, {}, "--pp-size", id="decode"),
         pytest.param((), {TIMEOUT: "soon"}, f"{TIMEOUT}='soon'", id="setting"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from testbed import Children, hicache
 from testbed.hicache import HiCacheRank, HiCacheShape
 from testbed.hicache_events import lag_of, random_lag
-from testbed.hicache_state import TreeState, first_difference
+from testbed.hicache_state import TreeState, assert_same_steps
 
 PP2 = HiCacheShape(tree="hiradix", tp=1, pp=2)
 PP2_UNIFIED = HiCacheShape(tree="unified", tp=1, pp=2)
@@ -60,7 +60,7 @@ def copies_end_apart(rank: HiCacheRank, polls: tuple[int, ...]) -> list[TreeStat
 )
 def test_a_write_ends_on_all_stages_at_once(children: Children, shape: HiCacheShape, polls: tuple[int, ...]) -> None:
     """The first stage says when; one that is behind waits for its copy, one that is ahead waits for its turn."""
-    assert first_difference(hicache.run(children, shape, copies_end_apart, polls)) == ""
+    assert_same_steps(hicache.run(children, shape, copies_end_apart, polls))
 
 
 def postpone_after_loading(rank: HiCacheRank, polls: tuple[int, ...]) -> list[TreeState]:
@@ -81,7 +81,7 @@ def postpone_after_loading(rank: HiCacheRank, polls: tuple[int, ...]) -> list[Tr
 @pytest.mark.parametrize("polls", [(0, 2), (2, 0)], ids=["second-slow", "first-slow"])
 def test_a_load_ends_on_all_stages_at_once(children: Children, shape: HiCacheShape, polls: tuple[int, ...]) -> None:
     histories = hicache.run(children, shape, postpone_after_loading, polls)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
     assert (histories[0][0].loading, histories[0][-1].loading) == (int(polls[0] > 0), 0)
 
 
@@ -106,7 +106,7 @@ def fill_first_stage(rank: HiCacheRank) -> list[TreeState]:
 def test_a_stage_with_nothing_under_way_still_says_so(children: Children, shape: HiCacheShape) -> None:
     """And no later stage writes to the host what the first had no room for."""
     histories = hicache.run(children, shape, fill_first_stage)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
     first, second = histories[-1][0], histories[-1][4]
     assert (first.writing, second.writing) == (0, 1)
     assert [(node.on_host, node.locks) for node in histories[-1][-1].nodes] == [(False, 0), (True, 0)]
@@ -127,7 +127,7 @@ def fill_one_rank_of_the_grid(rank: HiCacheRank, full: int) -> list[TreeState]:
 def test_a_full_pool_anywhere_in_the_first_stage_counts(children: Children) -> None:
     """Tensor parallel ranks agree first, then the stages."""
     histories = hicache.run(children, GRID, fill_one_rank_of_the_grid, 1)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
     assert [node.on_host for node in histories[0][-1].nodes] == [False, True, True]
 
 
@@ -147,7 +147,7 @@ def write_back_with_first_stage_full(rank: HiCacheRank) -> list[TreeState]:
 def test_write_back_evicts_on_all_stages_or_on_none(children: Children) -> None:
     shape = HiCacheShape(tp=1, pp=2, write_policy="write_back")
     histories = hicache.run(children, shape, write_back_with_first_stage_full)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
     assert [(node.on_device, node.on_host) for node in histories[0][-1].nodes] == [(False, True)]
 
 
@@ -176,7 +176,7 @@ def decode_on(rank: HiCacheRank) -> list[TreeState]:
 @pytest.mark.parametrize("shape", TREES)
 def test_decode_steps_retractions_and_flushes_leave_stages_equal(children: Children, shape: HiCacheShape) -> None:
     histories = hicache.run(children, shape, decode_on)
-    assert first_difference(histories) == ""
+    assert_same_steps(histories)
     # Two nodes: a prompt that comes again is matched but for its last token, which is computed.
     assert [(len(node.tokens), node.on_host, node.locks) for node in histories[0][-1].nodes] == [
         (39, True, 0),
@@ -231,4 +231,4 @@ def serve_alike(rank: HiCacheRank) -> list[TreeState]:
 @pytest.mark.control
 @pytest.mark.parametrize("shape", TREES)
 def test_stages_whose_copies_end_together_agree(children: Children, shape: HiCacheShape) -> None:
-    assert first_difference(hicache.run(children, shape, serve_alike)) == ""
+    assert_same_steps(hicache.run(children, shape, serve_alike))

@@ -59,6 +59,12 @@ def first_difference(histories: Sequence[Sequence[TreeState]]) -> str:
     return ""
 
 
+def assert_same_steps(histories: Sequence[Sequence[TreeState]]) -> None:
+    """No `first_difference`; it is the message."""
+    difference = first_difference(histories)
+    assert not difference, difference
+
+
 def tree_state(cache: Any, host_held: int) -> TreeState:
     """The state of `cache`, of whose host pool a test holds `host_held` tokens."""
     nodes = [_node_state(node, tokens) for node, tokens in _walk(cache.root_node, ())]

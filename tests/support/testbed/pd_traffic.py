@@ -37,6 +37,13 @@ class Traffic:
 
     def prompts(self) -> list[str]:
         """Different word problems: a number at the beginning of each keeps one from being another's prefix."""
+        return [text for text, _ in self._problems()]
+
+    def solutions(self) -> list[tuple[int, int]]:
+        """The two numbers that are the answer to each of the prompts."""
+        return [numbers for _, numbers in self._problems()]
+
+    def _problems(self) -> list[tuple[str, tuple[int, int]]]:
         draw = random.Random(self.seed)
         return [_word_problem(number, draw) for number in range(1, self.questions + 1)]
 
@@ -47,14 +54,15 @@ class Traffic:
         return {index: draw.uniform(0.0, within_s) for index in chosen}
 
 
-def _word_problem(number: int, draw: random.Random) -> str:
+def _word_problem(number: int, draw: random.Random) -> tuple[str, tuple[int, int]]:
     name, other = draw.sample(_NAMES, 2)
     thing = draw.choice(_THINGS)
-    had, lost, got = draw.randint(40, 99), draw.randint(2, 19), draw.randint(2, 39)
-    return (
+    had, lost, got, more = draw.randint(40, 99), draw.randint(2, 19), draw.randint(2, 39), draw.randint(2, 9)
+    text = (
         f"{number}. {name} has {had} {thing} and gives {lost} of them to {other}. {other} had {got} {thing} before, "
-        f"and finds {draw.randint(2, 9)} more. How many {thing} does each of them have now? Think step by step."
+        f"and finds {more} more. How many {thing} does each of them have now? Think step by step."
     )
+    return text, (had - lost, got + lost + more)
 
 
 @dataclass(frozen=True)
