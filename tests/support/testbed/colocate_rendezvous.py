@@ -142,7 +142,7 @@ class Meeting:
         clock = clock or Clock(happens)
         waiting = ClientWait(self.folder, self.name, self.topology, self.settings, clock=clock.read, pause=clock.pause)
         try:
-            url = waiting.wait().url
+            url: str = waiting.wait().url
         except Exception as error:
             if is_by_the_test(error):
                 raise

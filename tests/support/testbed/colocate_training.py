@@ -129,7 +129,7 @@ def held_mb() -> float:
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-        return torch.cuda.memory_allocated() / 1e6
+        return float(torch.cuda.memory_allocated()) / 1e6
     return sum(size for _, size in shared_storages()) / 1e6
 
 
