@@ -11,6 +11,9 @@ from testbed.kvcm_ranks import KvcmRanks, Refusal, block_key, keys, start
 HANG_LIMIT_S = 15.0
 """For steps that hang in a mutant; the backend's own time-out is 120 s."""
 
+NEVER = 10**9
+"""A call that does not come."""
+
 BAD_CONFIGURATIONS: tuple[tuple[str, object, str], ...] = (
     ("manager_url", "http://127.0.0.1:1", "Did you mean manager_uri?"),
     ("manager_uri", "127.0.0.1:80", "manager_uri"),
@@ -144,12 +147,25 @@ def test_a_group_without_global_rank_0(children: Children, kvcm: KvcmManager) ->
 
 
 @pytest.mark.kills("batches-not-compared")
-@pytest.mark.parametrize("there", [3, 5], ids=["other-keys", "more-keys"])
-def test_ranks_at_different_batches_store_nothing(children: Children, kvcm: KvcmManager, there: int) -> None:
+@pytest.mark.parametrize(
+    ("there", "start_fails"),
+    [
+        pytest.param(3, False, id="other-keys"),
+        pytest.param(5, False, id="more-keys"),
+        pytest.param(3, True, id="noticed-where-nothing-is-stored"),
+    ],
+)
+def test_ranks_at_different_batches_store_nothing(
+    children: Children, kvcm: KvcmManager, there: int, start_fails: bool
+) -> None:
     """Their inputs have diverged, and nothing that one of them says of a page is true of the other's."""
     ranks = start(children, kvcm)
+    fault = kvcm.inject("startWriteCache", Kind.INTERNAL_ERROR, at_call=1 if start_fails else NEVER)
     ranks.begin("set", (keys("here", 3),), (keys("there", there),))
     assert ranks.finish(HANG_LIMIT_S) == [[False] * 3, [False] * there]
+    if start_fails:  # the ranks had nothing more to say to each other; they have at the next batch
+        assert fault.injected == 1
+        assert ranks.set(keys("next", 3)) == [[False] * 3] * 2
     assert kvcm.files() == {}
     assert all(ranks.disabled())
     calls = len(kvcm.calls())
