@@ -39,7 +39,12 @@ def device_environment(on: Device, tp: int = 1, page_size: int = 1) -> dict[str,
     """What a server of ``tp`` ranks on this device needs besides the flags."""
     if on is Device.CUDA:
         return {}
-    environment = {"SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        "SGLANG_USE_CPU_ENGINE": "1",
+        "OMP_NUM_THREADS": "1",
+        # With tp > 1 each rank compiles the lookup of its embeddings in C++: that takes longer than most tests.
+        "TORCHDYNAMO_DISABLE": "1",
+    }
     if page_size > 1:
         environment["TRITON_INTERPRET"] = "1"  # for its kernels that allocate pages
     if tp > 1:
