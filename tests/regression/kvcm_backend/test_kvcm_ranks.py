@@ -122,6 +122,7 @@ def test_a_save_that_fails_on_one_rank_fails_on_all(children: Children, kvcm: Kv
             assert finished == {"bool_masks": {"values": [False] * 3}}, (mode, failing)
             assert ranks.disabled() == [None] * 2, (mode, failing)
         assert ranks.call_one(failing, "saves")[1] == 3
+        assert "KVCM invariant violated: 2 results for 3 blocks" in ranks.output(failing)
         ranks.call_one(failing, "fail_saves", "work")
         assert kvcm.files() == {}
     assert_works(ranks, kvcm, "then")
