@@ -84,8 +84,8 @@ max_lost: many
         "17: pulls.skip.0.pr: Input should be a valid integer: write a whole number, without quotes",
         "17: pulls.skip.0.because: Field required: add it",
         (
-            "19: channels.nightly.needs.0: Input should be 'cpu', 'image', '1-gpu', '2-gpu', '4-gpu', 'rdma' or 'kvcm-manager':"
-            " mend the value"
+            "19: channels.nightly.needs.0: Input should be 'cpu', 'image', '1-gpu', '2-gpu', '4-gpu', 'rdma' or"
+            " 'kvcm-manager': mend the value"
         ),
         "20: max_lost: Input should be a valid integer: write a whole number, without quotes",
     ]
