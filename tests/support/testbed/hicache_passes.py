@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 
 from testbed.answers import Answer
 from testbed.pd_traffic import Traffic
@@ -36,7 +37,8 @@ class TwoPasses:
 
 def run_two_passes(server: Server, traffic: Traffic, limit_s: float) -> TwoPasses:
     """Each question twice, in the same order; the KV pool must hold fewer than all. ``limit_s`` is for each answer."""
-    first, second = _ask_all(server, traffic, limit_s), _ask_all(server, traffic, limit_s)
+    stuck = Event()
+    first, second = (_ask_all(server, traffic, limit_s, stuck) for _ in range(2))
     pairs = [(one, two) for one, two in zip(first, second, strict=True) if one.ok and two.ok]
     solved = [
         two.ok and set(map(str, numbers)) <= set(re.findall(r"\d+", two.text))
@@ -56,14 +58,20 @@ def bad_signs(server: Server) -> list[str]:
     return [sign for sign in BAD_SIGNS if sign in server.output()]
 
 
-def _ask_all(server: Server, traffic: Traffic, limit_s: float) -> list[Answer]:
-    """All questions; one to a server that has ended, as in an earlier hang, is an answer that failed."""
+def _ask_all(server: Server, traffic: Traffic, limit_s: float, stuck: Event) -> list[Answer]:
+    """All questions; once one had no answer, no other is asked, and counts as failed."""
 
     def ask(prompt: str) -> Answer:
+        if stuck.is_set():
+            return Answer(0, error="not asked, for an earlier question had no answer")
         try:
-            return server.generate(prompt, traffic.new_tokens, limit_s=limit_s)
+            pending = server.begin(prompt, traffic.new_tokens)
         except ProgramEnded as ended:
             return Answer(0, error=str(ended))
+        if pending.answered_within(limit_s):
+            return pending.answer()
+        stuck.set()
+        return Answer(0, error=f"no answer within {limit_s:.0f} s")
 
     with ThreadPoolExecutor(traffic.at_once) as clients:
         return list(clients.map(ask, traffic.prompts()))
