@@ -66,7 +66,7 @@ def _with_without(verb: Verb) -> Verb:
 
 
 def _with_jobs(verb: Verb) -> Verb:
-    text = "How many suites run at a time, each in a process of its own. [default: the cores, at most 4]"
+    text = "How many suites run at a time, each in a process of its own. [default: the cores and one, at most 4]"
     kind = click.IntRange(min=1)
     return click.option("--jobs", type=kind, metavar="N", envvar="PATCHSTACK_JOBS", show_envvar=True, help=text)(verb)
 

@@ -105,8 +105,8 @@ def run_trials(
 
 
 def default_jobs() -> int:
-    """As many as this process has cores, but not more than four: each takes memory as well."""
-    return min(len(os.sched_getaffinity(0)), MOST_JOBS)
+    """One more than this process has cores, for guards wait half of their time; not more than four, for the memory."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_JOBS)
 
 
 def verdicts_on(work: Workplace, composition: Composition, report: GuardReport) -> Verdicts:

@@ -246,8 +246,8 @@ def test_the_bed_is_asked_whether_it_gets_a_network(tmp_path: Path, makes: str, 
     assert has_own_network(tmp_path, Tree(tmp_path, Path(sys.executable), tmp_path / "bytecode")) is own
 
 
-@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (2, 2), (4, 4), (64, 4)])
-def test_unless_told_as_many_run_as_there_are_cores(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 2), (2, 3), (3, 4), (64, 4)])
+def test_unless_told_one_more_runs_than_there_are_cores(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert default_jobs() == jobs
 
