@@ -65,7 +65,7 @@ def attach_storage(rank: HiCacheRank) -> tuple[bool, str]:
 
 
 def test_storage_cannot_be_attached_later_either(children: Children, tmp_path: Path) -> None:
-    storage = {"SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR": str(tmp_path / "storage")}
+    storage = {"SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR": str(tmp_path)}
     for attached, said in hicache.run(children, PP2, attach_storage, env=storage):
         assert not attached
         assert ALLOW_STORAGE in said
@@ -120,7 +120,7 @@ def test_a_server_does_not_start(
     env: dict[str, str],
     because: str,
 ) -> None:
-    env = {"SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR": str(tmp_path / "storage"), **env}
+    env = {"SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR": str(tmp_path), **env}
     options = ServerOptions(pp=2, hicache=True, model=tiny_model, flags=flags, env=env)
     said = what_it_raises(start_server, programs, ports, options)
     assert said.startswith("ProgramEnded: "), f"it started: {said!r}"

@@ -81,6 +81,7 @@ def start(
 
     A rank that cannot be started is nothing that a scenario tests, and raises ChildEnded or ChildSilent.
     """
+    _make_storage(shape)
     ranks = start_ranks(children, _run_scenario, shape, Task.of(scenario, args), size=shape.ranks, env=env, group=False)
     for rank in ranks:
         rank.receive(START_LIMIT_S)
@@ -100,10 +101,17 @@ def outcomes(children: Children, limit_s: float = 20.0) -> list[Any]:
     return ended.values()
 
 
+def _make_storage(shape: HiCacheShape) -> None:
+    """SGLang makes the folder itself, but on the first rank of each stage: where there are two, one may fail at it."""
+    if shape.storage_dir is not None:
+        shape.storage_dir.mkdir(exist_ok=True)
+
+
 def refusals(
     children: Children, shape: HiCacheShape, *, env: dict[str, str] | None = None, limit_s: float = START_LIMIT_S
 ) -> list[str]:
     """What each rank says instead of building its cache, by global rank; empty for one that builds it."""
+    _make_storage(shape)
     start_ranks(children, _try_to_build, shape, size=shape.ranks, env=env, group=False)
     return children.join(limit_s).values()
 
