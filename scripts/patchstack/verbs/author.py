@@ -74,15 +74,8 @@ def lint(work: Workplace) -> list[str]:
     known = read_known_releases(work.patches_folder, patches)
     store = work.store()
     bases: dict[str, Base] = {}
-    for name, lane in work.config.lanes.items():
-        base = resolve_base(
-            lane.upstream,
-            store,
-            work.cache,
-            offline=work.offline,
-            where=f"lanes.{name}.upstream",
-            progress=work.progress,
-        )
+    for name in work.config.lanes:
+        base = base_of(work, store, name)
         bases[base.version] = base
     cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
     bases |= read_releases(work, store, (cut_on | set(releases_to_try(patches, known))) - bases.keys())
@@ -109,6 +102,18 @@ def _kills_of(root: Path, patches: Iterable[Patch]) -> tuple[dict[str, list[Kill
         except ConfigError as error:
             problems += error.problems
     return found, problems
+
+
+def base_of(work: Workplace, store: Repository, lane: str) -> Base:
+    """The base of a lane of deploy.yaml, in ``store``; a problem of it is named by its line there."""
+    return resolve_base(
+        work.config.lanes[lane].upstream,
+        store,
+        work.cache,
+        offline=work.offline,
+        where=f"lanes.{lane}.upstream",
+        progress=work.progress,
+    )
 
 
 def read_releases(work: Workplace, store: Repository, versions: Iterable[str]) -> dict[str, Base]:

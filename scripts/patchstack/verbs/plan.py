@@ -25,8 +25,7 @@ from patchstack.pulls.refs import read_pulls
 from patchstack.regress.suites import find_suites
 from patchstack.release.remote import ensure_embedded_remote
 from patchstack.store import Run
-from patchstack.upstream.provider import resolve_base
-from patchstack.verbs.author import read_releases, validate
+from patchstack.verbs.author import base_of, read_releases, validate
 from patchstack.workplace import Workplace
 
 
@@ -36,14 +35,7 @@ def plan(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergePlan
     validate(work.config_path)
     git = git_version()
     store = work.store()
-    base = resolve_base(
-        work.lane.upstream,
-        store,
-        work.cache,
-        offline=work.offline,
-        where=f"lanes.{work.lane_name}.upstream",
-        progress=work.progress,
-    )
+    base = base_of(work, store, work.lane_name)
     run.write(base)
     patches = read_series(work.patches_folder)
     candidates = _candidates(work, store, base, patches, without)

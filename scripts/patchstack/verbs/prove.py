@@ -21,8 +21,7 @@ from patchstack.regress.scenarios import find_scenarios
 from patchstack.regress.steps import Rerun, Subject
 from patchstack.regress.suites import find_suites
 from patchstack.store import Run
-from patchstack.upstream.provider import resolve_base
-from patchstack.verbs.author import read_releases
+from patchstack.verbs.author import base_of, read_releases
 from patchstack.verbs.selection import Selection, selection_of
 from patchstack.verbs.test import run_trials
 from patchstack.verbs.trees import forget_old_trees, lay_tree, open_bed, sweep_mutants
@@ -74,14 +73,7 @@ def close(work: Workplace, slug: str) -> Closure:
     patches = read_series(work.patches_folder)
     patch = _named(patches, slug)
     store = work.store()
-    base = resolve_base(
-        work.lane.upstream,
-        store,
-        work.cache,
-        offline=work.offline,
-        where=f"lanes.{work.lane_name}.upstream",
-        progress=work.progress,
-    )
+    base = base_of(work, store, work.lane_name)
     releases = read_releases(work, store, releases_to_compare(patches, base.version))
     commit, below = stands_on(store, base, patches, patch, releases=releases)
     made = topic_of(store, base, patches, patch, releases=releases)
