@@ -6,8 +6,11 @@ folder, so that two runs with one cache never share it. What a killed run left t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,9 @@ TREES_KEPT = 8
 _MUTANTS = "mutants"
 """In a run's folder."""
 
+_USED: dict[Path, int] = {}
+"""The trees that this process runs guards on, each with the descriptor of its lock, which goes with the process."""
+
 
 def open_bed(work: Workplace, base: Base) -> Bed:
     """The test bed of this base's release, made if it is not there."""
@@ -45,6 +51,7 @@ def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:
     wheel = _wheel_of(work)
     name = f"{tree}-{wheel.sha256[:12] if wheel else 'sources'}"
     folder = work.cache / "trees" / name
+    use_tree(folder)
     materialise(work.store(), tree, folder, natives=wheel, progress=work.progress)
     os.utime(folder)
     return Tree(folder, bed.python, work.cache / "bytecode" / f"{name}-{bed.key[:12]}")
@@ -57,11 +64,41 @@ def restored(work: Workplace, subject: Subject) -> bool:
     ).written
 
 
+def use_tree(folder: Path) -> None:
+    """Keep other processes with this cache from forgetting the tree, until this process ends."""
+    if folder not in _USED:
+        descriptor = _lock_file(folder)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # one that is being forgotten right now is gone after this
+        _USED[folder] = descriptor
+
+
 def forget_old_trees(folder: Path, keep: set[Path]) -> None:
+    """Remove all but `TREES_KEPT` trees, the least recently used first; none of ``keep``, and none in use."""
     trees = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in [path for path in trees if path not in keep][: max(0, len(trees) - TREES_KEPT)]:
-        for gone in (path, *(folder.parent / "bytecode").glob(f"{path.name}-*")):
-            shutil.rmtree(gone, ignore_errors=True)
+        with _unless_used(path) as unused:
+            for gone in (path, *(folder.parent / "bytecode").glob(f"{path.name}-*")) if unused else ():
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextmanager
+def _unless_used(folder: Path) -> Iterator[bool]:
+    """Whether no process uses the tree; if so none begins to before the block ends."""
+    descriptor = _lock_file(folder)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(folder: Path) -> int:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(folder.with_name(f".{folder.name}.use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 @dataclass(frozen=True)
