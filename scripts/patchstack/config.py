@@ -32,6 +32,9 @@ def _branch(value: str) -> str:
 
 Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"), AfterValidator(_branch)]
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$")]
+Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:-?[A-Za-z0-9])*$")]
+Pattern = Annotated[str, Field(min_length=1, description="As in a shell: `fix/*`; * crosses slashes")]
+PullName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+#[1-9][0-9]*$")]
 
 NIGHTLY = "nightly"
 """The channel that moves the deploy branch."""
@@ -117,27 +120,47 @@ class GitHubSource(_Part):
 
     repo: Repository
     into: tuple[Branch, ...] = Field(min_length=1)
-    heads: tuple[str, ...] = ()
+    heads: tuple[Owner, ...] = Field(
+        default=(), description="Owners of the repositories that a head may be in; none: only `repo` itself"
+    )
+    include: tuple[Pattern, ...] = Field(default=(), description="Only head branches that match one of these")
+    exclude: tuple[Pattern, ...] = Field(default=(), description="No head branch that matches one of these")
 
 
 class Admission(_Part):
-    label: str = Field(min_length=1)
+    label: str = Field(default="deploy", min_length=1)
+    blocked: str = Field(default="blocked", min_length=1, description="The label that keeps one out, and its carriers")
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Admission:
+        if self.label.casefold() == self.blocked.casefold():  # GitHub does not tell labels apart by letter case
+            raise ValueError(f"{self.label!r} would both admit and block; give `blocked` another label")
+        return self
 
 
 class Skip(_Part):
-    pr: int = Field(gt=0)
+    pr: Annotated[int, Field(gt=0)] | PullName = Field(
+        description="A number, of whichever source, or owner/name#number"
+    )
     because: str = Field(min_length=1)
 
 
 class Pulls(_Part):
     sources: tuple[RefSource | GitHubSource, ...] = ()
-    admit: Admission | None = None
+    admit: Admission = Admission()
     skip: tuple[Skip, ...] = ()
     protected: tuple[str, ...] = Field(
         default=(".github/", ".gitattributes", ".gitmodules"),
         min_length=1,
         description="Paths that no candidate may touch; a name with a final slash is a folder, at any depth",
     )
+
+    @model_validator(mode="after")
+    def _one_kind_of_source(self) -> Pulls:
+        kinds = {type(source) for source in self.sources}
+        if len(kinds) > 1:
+            raise ValueError("`refs` and `repo` list the same pull requests; keep one kind of source")
+        return self
 
 
 class Channel(_Part):
@@ -155,6 +178,9 @@ class Config(_Part):
     schedule_utc: str = Field(default="02:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     max_lost: int = Field(default=2, ge=0)
     max_age_days: int = Field(default=7, gt=0)
+    deadline_min: int = Field(
+        default=300, gt=0, description="Minutes after which a night ends INCOMPLETE with what it has"
+    )
 
     @model_validator(mode="after")
     def _branches_differ(self) -> Config:
@@ -173,6 +199,19 @@ class Config(_Part):
                 if nested is not None:  # git keeps a branch as a file: x and x/y cannot both be there
                     raise ValueError(f"branches {branch!r} and {nested!r} cannot both be in one repository; rename one")
                 owner[branch] = what
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_composed(self) -> Config:
+        deploys = {lane.branch for lane in self.lanes.values()}
+        for source in self.pulls.sources:
+            if isinstance(source, GitHubSource) and source.repo == self.fork.repo:
+                for branch in source.into:
+                    if branch == self.fork.main or branch in deploys:
+                        raise ValueError(
+                            f"pull requests into {branch!r} of the fork are never composed; take it out of `into` and "
+                            "name base/LANE and stack/LANE"
+                        )
         return self
 
     @field_validator("channels")

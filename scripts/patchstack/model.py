@@ -58,8 +58,9 @@ class Pull:
 
     number: int
     name: str
-    """``#41``."""
+    """``#41`` of the fork, ``owner/name#41`` of another repository."""
     head: Sha
+    """The commit that was admitted; the pull request may have moved on since (`newer_head`)."""
     title: str
     author: str
     target: str
@@ -69,6 +70,8 @@ class Pull:
     shared: bool
     """Some of its commits are on a published branch but not in the base: merged by its head, it would carry them."""
     url: str = ""
+    newer_head: Sha | None = None
+    """Where it is now, when that is not what was admitted: it waits for an admission of its own."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Topic:
     """A patch or a pull request as one commit that can be merged on the base."""
 
     name: str
-    """The patch's slug, or ``#41``."""
+    """The patch's slug, or the pull request's name."""
     kind: Kind
     title: str
     author: str
@@ -114,6 +117,8 @@ class Topic:
     not_carried: tuple[str, ...] = ()
     """Paths of the own diff that the base does not carry (tests, docs, the gateway), left off."""
     url: str = ""
+    newer_head: Sha | None = None
+    """A pull request's head now, where another was admitted."""
     mutants: tuple[Mutant, ...] = ()
     """A patch's, in the order of its front matter."""
 
@@ -124,7 +129,11 @@ class Outcome(StrEnum):
     CARRIED = "carried"
     DROPPED = "dropped"
     EXCLUDED = "excluded"
+    WAITING = "waiting"
+    """For somebody's word: an admission, or the end of a draft."""
     SKIPPED = "skipped"
+    GONE = "gone"
+    """It was there in the last night, and no source lists it any more."""
 
 
 class Reason(StrEnum):
@@ -146,6 +155,18 @@ class Reason(StrEnum):
     BUILD_FILES = "changes build files"
     PROTECTED_PATH = "touches protected paths"
     SKIPPED_BY_CONFIG = "skipped by deploy.yaml"
+    NEEDS_ADMISSION = "needs admission"
+    DRAFT = "draft"
+    BLOCKED = "blocked"
+    CARRIES_BLOCKED = "carries commits of a blocked one"
+    INTO_DEPLOY = "into a deploy branch"
+    INTO_OTHER = "into a branch that is not composed"
+    OTHER_OWNER = "from a repository that deploy.yaml does not list"
+    NOT_WANTED = "its branch is not wanted by deploy.yaml"
+    FORK_GONE = "the repository of its branch is gone"
+    MERGED = "merged"
+    CLOSED = "closed"
+    NO_LONGER_LISTED = "no longer listed"
     NOT_FOR_THIS_BASE = "not for this base"
     SWITCHED_OFF = "optional and not switched on"
     ON_REQUEST = "left out by --without"
@@ -171,12 +192,26 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What was asked of one GitHub repository tonight."""
+
+    repo: str
+    open_pulls: int
+    """How many are open there, candidates or not."""
+    others: int
+    """How many of them are none of ours: from owners that the source does not list. They are not named one by one."""
+    calls: int
+    """Requests, each page for one."""
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Patches in series order, then pull requests by number, each at an exact SHA."""
 
     base: Base
     topics: tuple[Topic, ...]
     left_out: tuple[LeftOut, ...]
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -413,3 +448,5 @@ class NightReport:
     exit_code: int = 0
     left_out: tuple[LeftOut, ...] = ()
     """When there is no composition: what discover, dedup and plan had left out."""
+    asked: tuple[Asked, ...] = ()
+    """What GitHub was asked; empty where it was not."""

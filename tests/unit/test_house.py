@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "scripts" / "patchstack"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"upstream", "patches", "pulls", "compose", "image", "regress", "release", "report"}
-MEETING_PLACES = {"cli.py", "nightly.py"}
+MEETING_PLACES = {"cli.py", "console.py", "nightly.py"}
 LONGEST = 600
 
 
@@ -33,7 +33,7 @@ def relative(module: Path) -> str:
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
 def test_an_import_goes_to_the_frame_or_stays_in_its_stage(module: Path) -> None:
-    if relative(module) in MEETING_PLACES or relative(module).startswith("verbs/"):
+    if relative(module) in MEETING_PLACES or relative(module).startswith(("verbs/", "commands/")):
         return
     own = relative(module).split("/")[0]
     stages = {name.split(".")[1] for name in imported(module) if name.startswith("patchstack.")} & STAGES
@@ -47,6 +47,12 @@ def test_programs_are_started_in_two_places(module: Path) -> None:
         assert "subprocess" not in names
     if relative(module) != "git.py":
         assert not {name for name in names if name == "git" or name.startswith("git.")}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_github_is_asked_in_one_place(module: Path) -> None:
+    if relative(module) != "github.py":
+        assert not {name for name in imported(module) if name.split(".")[0] in {"github", "requests", "urllib3"}}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
@@ -66,7 +72,7 @@ def test_library_code_neither_prints_nor_exits(module: Path) -> None:
     assert not exits & {"exit", "_exit", "abort", "system", "popen"}
 
 
-HEAVY = ("git", "jinja2", "rich", "unidiff", "yaml", "pydantic")
+HEAVY = ("git", "github", "jinja2", "rich", "unidiff", "yaml", "pydantic")
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ MOVES = "Refs"
 LEFT_OUT = {
     Outcome.CARRIED: ("Carried", "Their change is in the night, within another topic."),
     Outcome.EXCLUDED: ("Excluded", "These are not in the night, and their authors have something to do."),
+    Outcome.WAITING: ("Waiting", "These are not in the night until somebody says so."),
     Outcome.DROPPED: ("Dropped", "Nothing is lost: their change is already there."),
     Outcome.SKIPPED: ("Skipped", "Left out by rule or by configuration."),
+    Outcome.GONE: ("Gone", "They were there in the last promoted night, and are listed no more."),
 }
 """Section title and what the outcome means, in the order in which a reader is told."""
 
@@ -69,6 +71,7 @@ _WITH_TWINS = {
     Reason.REQUIRED_LEFT_OUT: "it requires what is left out:",
     Reason.CARRIER_LEFT_OUT: "its carrier is left out:",
     Reason.CONTAINS_DEPLOY: "contains a deploy commit of",
+    Reason.CARRIES_BLOCKED: "carries commits of the blocked",
 }
 
 _MANY = 5
