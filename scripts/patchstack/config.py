@@ -34,7 +34,6 @@ Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"), After
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$")]
 Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:-?[A-Za-z0-9])*$")]
 Pattern = Annotated[str, Field(min_length=1, description="As in a shell: `fix/*`; * crosses slashes")]
-PullName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+#[1-9][0-9]*$")]
 
 NIGHTLY = "nightly"
 """The channel that moves the deploy branch."""
@@ -139,9 +138,8 @@ class Admission(_Part):
 
 
 class Skip(_Part):
-    pr: Annotated[int, Field(gt=0)] | PullName = Field(
-        description="A number, of whichever source, or owner/name#number"
-    )
+    pr: int = Field(gt=0)
+    repo: Repository | None = Field(default=None, description="Of which repository; none: of whichever has the number")
     because: str = Field(min_length=1)
 
 
