@@ -189,6 +189,9 @@ class LeftOut:
     """Who has the same change, carries it, or is in conflict with it."""
     files: tuple[str, ...] = ()
     required: bool = False
+    url: str = ""
+    newer_head: Sha | None = None
+    """A pull request's head now, where another was admitted."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Patches in series order, then pull requests by number, each at an exact SHA."""
+    """Patches in series order, then the fork's pull requests, then others', by number; each at an exact SHA."""
 
     base: Base
     topics: tuple[Topic, ...]
     left_out: tuple[LeftOut, ...]
     asked: tuple[Asked, ...] = ()
+    blocked: tuple[Pull, ...] = ()
+    """Those of ``left_out`` that are blocked, with their commits at hand: they bar whatever contains these."""
 
 
 @dataclass(frozen=True)
