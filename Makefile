@@ -6,14 +6,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# The stamps are named by what they were made from: another branch's lock makes another environment.
+DIGEST = $(shell cat $(1) pyproject.toml | sha256sum | cut -c1-16)
+READY := $(VENV)/ready-$(call DIGEST,requirements.lock)
+TOOL_READY := $(VENV)/tool-$(call DIGEST,requirements-tool.lock)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
-.PHONY: help setup debian nightly test test-all lint format schema relock relock-bed bench clean
+.PHONY: help setup tool debian nightly test test-all lint format schema relock relock-bed bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: debian $(VENV)/ready ## Debian packages and the tool's own environment (36 MB)
+setup: debian $(READY) ## Debian packages and the tool's own environment (36 MB)
+
+tool: $(if $(wildcard $(READY)),,$(TOOL_READY)) ## that environment without what only tests need: for a workflow's job
 
 debian:
 	@missing=""; $(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="python3-venv"; \
@@ -26,13 +32,20 @@ debian:
 	  $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
-$(VENV)/ready: requirements.lock pyproject.toml | debian
-	@echo "setup: making $(VENV) from requirements.lock"
+$(READY): | debian
+	$(call make-venv,requirements.lock)
+
+$(TOOL_READY):
+	$(call make-venv,requirements-tool.lock)
+
+define make-venv
+	@echo "setup: making $(VENV) from $(1)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $(1)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
+endef
 
 nightly: setup ## one night on this machine: compose, prove, promote to the embedded remote
 	@$(BIN)/patchstack nightly --local
@@ -64,11 +77,14 @@ schema: setup ## write deploy.yaml's JSON schema and the README's generated part
 bench: setup ## measure composition against a loop of `git merge`, and the patches' KV path against plain
 	@$(BIN)/python -m tests.bench
 
-relock: setup ## resolve requirements.lock again (the tool)
+RELOCK = PYTHONPATH=.relock $(BIN)/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+relock: setup ## resolve requirements.lock again, and requirements-tool.lock within it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .relock pip-tools
-	@PYTHONPATH=.relock $(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
-	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  --extra dev --output-file requirements.lock pyproject.toml
+	@$(RELOCK) --upgrade --extra dev --output-file requirements.lock pyproject.toml
+	@cp requirements.lock requirements-tool.lock  # what it holds is kept at its version
+	@$(RELOCK) --build-deps-for editable --output-file requirements-tool.lock pyproject.toml
 	@rm -rf .relock
 
 relock-bed: setup ## resolve the test bed's locks again (3 GB to download)
