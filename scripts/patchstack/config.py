@@ -142,6 +142,12 @@ class Skip(_Part):
     repo: Repository | None = Field(default=None, description="Of which repository; none: of whichever has the number")
     because: str = Field(min_length=1)
 
+    def name_in(self, fork: str) -> str:
+        """``#41`` or ``owner/name#41``; where no repository is named, the bare number."""
+        if self.repo is None:
+            return str(self.pr)
+        return f"#{self.pr}" if self.repo == fork else f"{self.repo}#{self.pr}"
+
 
 class Pulls(_Part):
     sources: tuple[RefSource | GitHubSource, ...] = ()

@@ -206,7 +206,7 @@ class Fork(Workshop):
         topics, left_out = pull_topics(self.store, self.base, self.patches, pulls, lane=self.lane)
         return Candidates(self.base, (*self.patches, *topics), (*self.patches_left_out, *refused, *left_out))
 
-    def compose(self, skips: Mapping[int, str] | None = None, candidates: Candidates | None = None) -> Composed:
+    def compose(self, skips: Mapping[str, str] | None = None, candidates: Candidates | None = None) -> Composed:
         found = candidates or self.candidates()
         return compose(
             self.store,
@@ -225,7 +225,7 @@ class Fork(Workshop):
             ),
         )
 
-    def night(self, skips: Mapping[int, str] | None = None) -> Night:
+    def night(self, skips: Mapping[str, str] | None = None) -> Night:
         composition = self.compose(skips).composition
         return Night(
             [self.tell(topic) for topic in composition.included],

@@ -28,7 +28,7 @@ def compose(
     candidates: Candidates,
     *,
     lane: str,
-    skips: Mapping[int, str],
+    skips: Mapping[str, str],
     fingerprint: Fingerprint,
     protected: Sequence[str] = PROTECTED,
     progress: Callable[[str], None] = lambda _: None,
@@ -63,7 +63,7 @@ def verify(
     candidates: Candidates,
     composition: Composition,
     *,
-    skips: Mapping[int, str],
+    skips: Mapping[str, str],
     protected: Sequence[str] = PROTECTED,
 ) -> None:
     """Compose again, with nothing remembered, and compare; `PatchstackError` names both when they differ.

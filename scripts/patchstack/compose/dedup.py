@@ -1,6 +1,7 @@
 """Which candidates say something new: the same head, a carried one, the same diff, no effect on the base.
 
-Patches are never dropped here: a series that repeats itself is its authors' business, and lint's.
+First of all, what has commits of a blocked pull request is barred with it. Patches are never dropped
+here: a series that repeats itself is its authors' business, and lint's.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from patchstack.compose.left_out import in_order, leave_out, listed, number_of
+from patchstack.compose.left_out import because, in_order, leave_out, listed
 from patchstack.git import Repository
-from patchstack.model import Base, Candidates, Deduped, Kind, LeftOut, Outcome, Reason, Sha, Topic
+from patchstack.model import Base, Candidates, Deduped, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,30 @@ class Reading:
     """Merged on the base (and the patches that it stands on) it changes nothing."""
 
 
-def dedup(store: Repository, candidates: Candidates, skips: Mapping[int, str]) -> Deduped:
-    """Keep what is new. ``skips`` maps a pull request's number to why `deploy.yaml` leaves it out.
+@dataclass(frozen=True)
+class Bar:
+    """A blocked pull request with the commits that nobody else may bring in."""
+
+    name: str
+    head: Sha
+    own_commits: frozenset[Sha]
+
+
+def dedup(store: Repository, candidates: Candidates, skips: Mapping[str, str]) -> Deduped:
+    """Keep what is new. ``skips`` say why `deploy.yaml` leaves a pull request out, by its name or by a bare number.
 
     `Deduped.left_out` holds those of ``candidates`` as well.
     """
-    return decide([_read(store, candidates.base, topic) for topic in candidates.topics], candidates.left_out, skips)
+    return decide(
+        [_read(store, candidates.base, topic) for topic in candidates.topics],
+        candidates.left_out,
+        skips,
+        [_bar(store, pull) for pull in candidates.blocked],
+    )
+
+
+def _bar(store: Repository, pull: Pull) -> Bar:
+    return Bar(pull.name, pull.head, frozenset(store.commits(pull.head, f"^{pull.merge_base}")))
 
 
 def _read(store: Repository, base: Base, topic: Topic) -> Reading:
@@ -46,7 +65,9 @@ def _read(store: Repository, base: Base, topic: Topic) -> Reading:
     return Reading(topic, own, no_effect)
 
 
-def decide(readings: Sequence[Reading], left_out: Sequence[LeftOut], skips: Mapping[int, str]) -> Deduped:
+def decide(
+    readings: Sequence[Reading], left_out: Sequence[LeftOut], skips: Mapping[str, str], bars: Sequence[Bar] = ()
+) -> Deduped:
     """The decision, on values alone.
 
     What is carried is carried only by what stays: where a carrier falls to a later rule, all begins again
@@ -54,7 +75,7 @@ def decide(readings: Sequence[Reading], left_out: Sequence[LeftOut], skips: Mapp
     """
     gone: dict[str, LeftOut] = {}
     while True:
-        dropped = _one_pass([reading for reading in readings if reading.topic.name not in gone], skips)
+        dropped = _one_pass([reading for reading in readings if reading.topic.name not in gone], skips, bars)
         carriers = {twin for item in dropped.values() if item.outcome is Outcome.CARRIED for twin in item.twins}
         fallen = {name: item for name, item in dropped.items() if name in carriers}
         if not fallen:
@@ -65,9 +86,12 @@ def decide(readings: Sequence[Reading], left_out: Sequence[LeftOut], skips: Mapp
     return Deduped(kept, in_order([*left_out, *dropped.values()]))
 
 
-def _one_pass(readings: Sequence[Reading], skips: Mapping[int, str]) -> dict[str, LeftOut]:
-    found = _skipped(readings, skips)
+def _one_pass(readings: Sequence[Reading], skips: Mapping[str, str], bars: Sequence[Bar]) -> dict[str, LeftOut]:
+    wanted = [reading for reading in readings if _skip(reading, skips) is None]
+    found = _barred(wanted, bars)
     rest = [reading for reading in readings if reading.topic.name not in found]
+    found |= _skipped(rest, skips)
+    rest = [reading for reading in rest if reading.topic.name not in found]
     for rule in (_same_head, _carried, _same_diff, _without_effect):
         found |= rule(rest)
         rest = [reading for reading in rest if reading.topic.name not in found]
@@ -78,15 +102,45 @@ def _pulls(readings: Sequence[Reading]) -> list[Reading]:
     return [reading for reading in readings if reading.topic.kind is Kind.PULL]
 
 
-def _skipped(readings: Sequence[Reading], skips: Mapping[int, str]) -> dict[str, LeftOut]:
-    numbered = {number_of(reading.topic.name): reading for reading in _pulls(readings)}
+def _skip(reading: Reading, skips: Mapping[str, str]) -> str | None:
+    return because(skips, reading.topic.name) if reading.topic.kind is Kind.PULL else None
+
+
+def _barred(readings: Sequence[Reading], bars: Sequence[Bar]) -> dict[str, LeftOut]:
+    """What has commits of a blocked one, also of an older push of it.
+
+    The commits of what the blocked one is stacked on are no reason: these bar nobody unless they are blocked too.
+    """
+    pulls = _pulls(readings)
+    below = [*(reading.own_commits for reading in pulls), *(bar.own_commits for bar in bars)]
+    barring = {
+        bar.name: bar.own_commits.difference(
+            *(own for own in below if own < bar.own_commits and bar.head not in own),
+        )
+        for bar in bars
+    }
     found = {}
-    for number, reading in numbered.items():
-        if number not in skips:
+    for reading in pulls:
+        blocked = tuple(name for name, commits in barring.items() if commits & reading.own_commits)
+        if blocked:
+            they, them = listed(blocked), "which is" if len(blocked) == 1 else "which are"
+            detail = f"it has commits of {they}, {them} blocked: rebase it without them, or have {they} unblocked"
+            found[reading.topic.name] = leave_out(
+                reading.topic, Outcome.EXCLUDED, Reason.CARRIES_BLOCKED, detail, twins=blocked
+            )
+    return found
+
+
+def _skipped(readings: Sequence[Reading], skips: Mapping[str, str]) -> dict[str, LeftOut]:
+    pulls = _pulls(readings)
+    staying = [reading for reading in pulls if _skip(reading, skips) is None]
+    found = {}
+    for reading in pulls:
+        why = _skip(reading, skips)
+        if why is None:
             continue
-        staying = (other for other_number, other in numbered.items() if other_number not in skips)
         within = tuple(other.topic.name for other in staying if _is_within(reading, other))
-        detail = f"{skips[number]} (but {listed(within)} contains its commits)" if within else skips[number]
+        detail = f"{why} (but {listed(within)} contains its commits)" if within else why
         found[reading.topic.name] = leave_out(
             reading.topic, Outcome.SKIPPED, Reason.SKIPPED_BY_CONFIG, detail, twins=within
         )

@@ -6,11 +6,30 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from patchstack.model import Base, Candidates, Deduped, Fingerprint, Kind, MergePlan
+from patchstack.compose.left_out import because
+from patchstack.model import Base, Candidates, Deduped, Fingerprint, Kind, LeftOut, MergePlan, Reason, Topic
+
+JUDGED_BY_CONTENT = frozenset(
+    {
+        Reason.HEAD_MISSING,
+        Reason.CONTAINS_DEPLOY,
+        Reason.NO_COMMON_HISTORY,
+        Reason.EMPTY,
+        Reason.PROTECTED_PATH,
+        Reason.BUILD_FILES,
+        Reason.NOT_CARRIED,
+        Reason.CONFLICT,
+    }
+)
+"""Why a pull request is left out that was wanted and read: another head of it may be merged.
+
+What is left out for any other reason before dedup changes no night: whoever opens, pushes or renames one of
+those must not be able to start a night.
+"""
 
 
 def plan(deduped: Deduped, *, lane: str, base: Base, fingerprint: Fingerprint) -> MergePlan:
-    """Merge what was kept: patches in series order, then pull requests by number."""
+    """Merge what was kept, in its order: patches, the fork's pull requests, those of other repositories."""
     return MergePlan(lane, base, deduped.kept, deduped.left_out, fingerprint)
 
 
@@ -21,22 +40,27 @@ def fingerprint(
     git_version: Sequence[int],
     patchstack_version: str,
     patches: Mapping[str, str],
-    skips: Mapping[int, str],
+    skips: Mapping[str, str],
     protected: Sequence[str],
     inputs: Mapping[str, str],
 ) -> Fingerprint:
     """Name all that decides what a night is; equal inputs give an equal digest.
 
     ``patches`` is the series in order, each slug with the digest of its header and diffs; ``inputs`` are
-    further ones by name (guards, locks, configuration), each with its digest. A pull request counts with its
-    head alone, also when it is left out: a new head may merge where the old one did not. Its title does not
-    count, nor does the reason for a skip.
+    further ones by name (guards, locks, configuration), each with its digest. A pull request counts with the
+    head that is to be merged, also when that is left out for what is in it: a new head may merge where the old
+    one did not. A blocked one counts, for it bars others. One that is skipped, waits, is gone or is no candidate
+    does not; nor does a title, a newer head, or the reason for a skip.
     """
     base = candidates.base
     on = {topic.name for topic in candidates.topics if topic.kind is Kind.PATCH}
     off = {item.name: item.reason for item in candidates.left_out if item.kind is Kind.PATCH}
-    heads: list[tuple[str, str]] = [(topic.name, topic.head) for topic in candidates.topics if topic.kind is Kind.PULL]
-    heads += [(item.name, item.head or "") for item in candidates.left_out if item.kind is Kind.PULL]
+    judged: list[Topic | LeftOut] = [*candidates.topics]
+    judged += [item for item in candidates.left_out if item.reason in JUDGED_BY_CONTENT]
+    heads = {
+        item.name: item.head or "" for item in judged if item.kind is Kind.PULL and because(skips, item.name) is None
+    }
+    heads |= {pull.name: f"{pull.head} (blocked)" for pull in candidates.blocked}
     named = {
         "lane": lane,
         "base": f"{base.name} {base.tree}",
@@ -48,8 +72,8 @@ def fingerprint(
             f"patch {slug}": digest if slug in on else f"{digest} ({off.get(slug, 'not here')})"
             for slug, digest in patches.items()
         },
-        **{f"pull request {name}": head for name, head in sorted(heads)},
-        "skipped": " ".join(f"#{number}" for number in sorted(skips)),
+        **{f"pull request {name}": head for name, head in heads.items()},
+        "skipped": " ".join(sorted(skips)),
         "protected": " ".join(protected),
         **{f"input {name}": value for name, value in inputs.items()},
     }

@@ -118,6 +118,7 @@ class _Ground:
             replayed=commit != pull.head,
             not_carried=tuple(map(readable, left_off)),
             url=pull.url,
+            newer_head=pull.newer_head,
         )
 
     def _contained(self, pull: Pull) -> tuple[Topic, ...]:

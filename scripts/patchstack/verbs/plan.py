@@ -196,8 +196,8 @@ def _pulls(work: Workplace, store: Repository, base: Base) -> tuple[tuple[Pull, 
     )
 
 
-def _skips(work: Workplace) -> Mapping[int, str]:
-    return {skip.pr: skip.because for skip in work.config.pulls.skip}
+def _skips(work: Workplace) -> Mapping[str, str]:
+    return {skip.name_in(work.config.fork.repo): skip.because for skip in work.config.pulls.skip}
 
 
 def _inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:

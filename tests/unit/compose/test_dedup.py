@@ -215,7 +215,7 @@ def test_a_skip_says_why_and_whether_it_comes_in_all_the_same(fork: Fork) -> Non
     one_line(fork, 3, 9, one_line(fork, 1, 1))
     fork.pull(2, fork.commit("two", {B: edit(TEN, 1, "two")}, fork.base.commit))
 
-    composition = fork.compose(skips={1: "superseded by 9", 2: "too early", 77: "long gone"}).composition
+    composition = fork.compose(skips={"1": "superseded by 9", "#2": "too early", "77": "long gone"}).composition
 
     assert [topic.name for topic in composition.included] == ["#3"]
     assert [(item.name, item.outcome, item.detail, item.twins) for item in composition.left_out] == [
@@ -227,11 +227,11 @@ def test_a_skip_says_why_and_whether_it_comes_in_all_the_same(fork: Fork) -> Non
 def test_what_is_skipped_with_its_carrier_does_not_come_in(fork: Fork) -> None:
     one_line(fork, 2, 9, one_line(fork, 1, 1))
 
-    left_out = fork.compose(skips={1: "not yet", 2: "nor this"}).composition.left_out
+    left_out = fork.compose(skips={"1": "not yet", "2": "nor this"}).composition.left_out
 
     assert [(item.name, item.detail) for item in left_out] == [("#1", "not yet"), ("#2", "nor this")]
 
 
 def test_a_skipped_carrier_carries_nothing(fork: Fork) -> None:
     one_line(fork, 2, 9, one_line(fork, 1, 1))
-    assert fork.night(skips={2: "not yet"}).included == ["#1 (base/production)"]
+    assert fork.night(skips={"2": "not yet"}).included == ["#1 (base/production)"]

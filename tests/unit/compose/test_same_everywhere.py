@@ -179,7 +179,7 @@ def test_verify_composes_again_and_names_both_when_they_differ(tmp_path: Path) -
 
     verify(fork.store, candidates, composition, skips={})
     with pytest.raises(PatchstackError, match=f"(?s)not {composition.commit}"):
-        verify(fork.store, candidates, composition, skips={1: "other inputs"})
+        verify(fork.store, candidates, composition, skips={"1": "other inputs"})
     forged = replace(composition, commit=fork.base.commit)
     with pytest.raises(PatchstackError, match=f"(?s){composition.commit}.*not {fork.base.commit}"):
         verify(fork.store, candidates, forged, skips={})
