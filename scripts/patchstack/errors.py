@@ -41,8 +41,15 @@ class ConfigError(PatchstackError):
 
 
 class CompositionError(PatchstackError):
+    """What does not compose; ``patch`` is the slug of the patch that does not, where it is one, and in which files."""
+
     exit_code = 4
     meaning = "a required patch does not compose"
+
+    def __init__(self, message: str, *, patch: str = "", files: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.patch = patch
+        self.files = files
 
 
 class ImageError(PatchstackError):

@@ -429,6 +429,16 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """The patch that stopped a night because it does not apply, or does not merge (exit code 4)."""
+
+    patch: str
+    """Its slug."""
+    files: tuple[str, ...] = ()
+    """In which files, where that is known apart from the failure's words."""
+
+
+@dataclass(frozen=True)
 class NightReport:
     """All that a reader of a night is told; the report stage turns it into words."""
 
@@ -455,3 +465,7 @@ class NightReport:
     """When there is no composition: what discover, dedup and plan had left out."""
     asked: tuple[Asked, ...] = ()
     """What GitHub was asked; empty where it was not."""
+    planned: tuple[Topic, ...] = ()
+    """When there is no composition: what the plan would merge."""
+    refused: Refusal | None = None
+    """The patch that stopped the night, if one did."""

@@ -25,6 +25,7 @@ from patchstack.model import (
     NightReport,
     Promotion,
     RangeDiff,
+    Refusal,
     Status,
     Timing,
     Verdict,
@@ -143,7 +144,15 @@ def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: Bas
         failure=_said(failure),
         exit_code=_exit_code(failure),
         left_out=sofar.plan.left_out if sofar.plan and not sofar.composition else (),
+        planned=sofar.plan.steps if sofar.plan and not sofar.composition else (),
+        refused=_refused(failure),
     )
+
+
+def _refused(failure: BaseException | None) -> Refusal | None:
+    if isinstance(failure, CompositionError) and failure.patch:
+        return Refusal(failure.patch, failure.files)
+    return None
 
 
 def _exit_code(failure: BaseException | None) -> int:

@@ -61,7 +61,9 @@ class _Merging:
         if topic.required and left_out.outcome is Outcome.EXCLUDED:
             files = f" in {listed(left_out.files)}" if left_out.files else ""
             raise CompositionError(
-                f"the required patch {topic.name} does not compose on {self.base.name}{files}: {left_out.detail}"
+                f"the required patch {topic.name} does not compose on {self.base.name}{files}: {left_out.detail}",
+                patch=topic.name,
+                files=left_out.files,
             )
         self.left_out[topic.name] = left_out
 

@@ -91,7 +91,9 @@ class Site:
             if not merged.clean:
                 raise CompositionError(
                     f"patch `{patch.slug}` requires patches that conflict on {self.base.version}: `{slug}` with "
-                    f"{' and '.join(f'`{before}`' for before, _ in tops[:position])} in {', '.join(merged.conflicts)}"
+                    f"{' and '.join(f'`{before}`' for before, _ in tops[:position])} in {', '.join(merged.conflicts)}",
+                    patch=patch.slug,
+                    files=merged.conflicts,
                 )
             last = position == len(tops) - 1
             parents = [commit for _, commit in tops] if last else [joined, commit]
@@ -254,4 +256,4 @@ def _refusal(patch: Patch, variant: Variant, version: str, problems: Sequence[st
             f" (patchstack patch edit {patch.slug} FOLDER), or narrow `bases`"
         )
     what = f"{kind} patch `{patch.slug}` ({variant.path.name})"
-    return CompositionError(f"{what} does not apply on {where}:\n{lines}\n  {cure}")
+    return CompositionError(f"{what} does not apply on {where}:\n{lines}\n  {cure}", patch=patch.slug)
