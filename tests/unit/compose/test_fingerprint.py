@@ -1,4 +1,4 @@
-"""Equal inputs, equal digest; what changes a night is named; titles and reasons are none of it."""
+"""Equal inputs, equal digest; what changes a night is named; titles, reasons and strangers are none of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.unit.builders import TEN, A, B, Fork, edit
 
 from patchstack.compose.plan import fingerprint
-from patchstack.model import Candidates, Fingerprint, Native
+from patchstack.model import Asked, Candidates, Fingerprint, Kind, LeftOut, Native, Outcome, Pull, Reason, Sha
 
 
 @pytest.fixture
@@ -93,3 +93,76 @@ def test_a_new_head_of_a_left_out_pull_request_and_a_new_base_count(candidates: 
     on_another = replace(candidates, base=replace(candidates.base, tree=candidates.base.commit))
     digests = {take(each).digest for each in (candidates, moved, rebuilt, on_another)}
     assert len(digests) == 4
+
+
+HEAD, NEWER = Sha("1" * 40), Sha("2" * 40)
+JUDGED_BY_CONTENT = {
+    Reason.HEAD_MISSING,
+    Reason.CONTAINS_DEPLOY,
+    Reason.NO_COMMON_HISTORY,
+    Reason.EMPTY,
+    Reason.PROTECTED_PATH,
+    Reason.BUILD_FILES,
+    Reason.NOT_CARRIED,
+    Reason.CONFLICT,
+}
+
+
+def left_out(reason: Reason, **changed: Any) -> LeftOut:
+    made = LeftOut("#9", Kind.PULL, "title", "mallory", HEAD, Outcome.EXCLUDED, reason, "detail")
+    return replace(made, **changed)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_who_is_no_candidate_tonight_cannot_start_a_night(candidates: Candidates, reason: Reason) -> None:
+    """To open one, to push to it and to close it again is free to everybody; only what was judged counts."""
+    opened = replace(candidates, left_out=(*candidates.left_out, left_out(reason)))
+    pushed = replace(candidates, left_out=(*candidates.left_out, left_out(reason, head=NEWER, title="other")))
+    digests = {take(each).digest for each in (candidates, opened, pushed)}
+    assert len(digests) == (3 if reason in JUDGED_BY_CONTENT else 1)
+
+
+def test_a_label_that_admits_one_counts_and_so_does_an_approval_of_its_newer_head(candidates: Candidates) -> None:
+    one = replace(candidates.topics[1], name="#9")
+    waiting = left_out(Reason.NEEDS_ADMISSION, head=one.head, outcome=Outcome.WAITING)
+    nights = (
+        replace(candidates, left_out=(*candidates.left_out, waiting)),
+        replace(candidates, topics=(*candidates.topics, one)),
+        replace(candidates, topics=(*candidates.topics, replace(one, head=NEWER))),
+    )
+    assert len({take(each).digest for each in nights}) == 3
+
+
+def test_a_push_that_waits_for_its_admission_does_not_count(candidates: Candidates) -> None:
+    *others, one = candidates.topics
+    moved = replace(candidates, topics=(*others, replace(one, newer_head=NEWER, url="https://h/1")))
+    refused = tuple(replace(item, newer_head=NEWER, url="https://h/2") for item in candidates.left_out)
+    assert take(replace(moved, left_out=refused, asked=(Asked("acme/sglang", 70, 60, 3),))) == take(candidates)
+
+
+def test_a_blocked_one_counts_as_blocked_for_it_bars_others(candidates: Candidates) -> None:
+    one = candidates.topics[1]
+    pull = Pull(1, "#1", one.head, one.title, one.author, one.target, candidates.base.commit, shared=False)
+    item = left_out(Reason.BLOCKED, name="#1", head=one.head)
+    unblocked = candidates
+    without_it = replace(candidates, topics=candidates.topics[:1])
+    blocked = replace(without_it, left_out=(*candidates.left_out, item), blocked=(pull,))
+    pushed = replace(blocked, blocked=(replace(pull, head=NEWER),))
+    renamed = replace(blocked, blocked=(replace(pull, title="other", newer_head=NEWER),))
+    assert len({take(each).digest for each in (unblocked, without_it, blocked, pushed)}) == 4
+    assert take(renamed) == take(blocked)
+    assert dict(take(blocked).inputs)["pull request #1"] == f"{one.head} (blocked)"
+
+
+def test_two_of_one_number_in_two_repositories_count_each(candidates: Candidates) -> None:
+    one = candidates.topics[1]
+    both = replace(candidates, topics=(*candidates.topics, replace(one, name="sgl-project/sglang#1")))
+    assert {"pull request #1", "pull request sgl-project/sglang#1"} <= dict(take(both).inputs).keys()
+
+
+def test_a_push_to_a_skipped_one_does_not_count_but_to_skip_it_does(candidates: Candidates) -> None:
+    *others, one = candidates.topics
+    pushed = replace(candidates, topics=(*others, replace(one, head=NEWER)))
+    assert take(pushed, skips={"#1": "why"}) == take(candidates, skips={"#1": "why"})
+    assert take(candidates, skips={"#1": "why"}).digest != take(candidates, skips={}).digest
+    assert take(pushed, skips={"other/x#1": "why"}).digest != take(candidates, skips={"other/x#1": "why"}).digest
