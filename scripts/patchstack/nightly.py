@@ -18,6 +18,7 @@ from patchstack.errors import (
 )
 from patchstack.git import without_secret
 from patchstack.model import (
+    Candidates,
     Composition,
     GuardReport,
     LedgerLine,
@@ -35,8 +36,9 @@ from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
-from patchstack.verbs.plan import merge, plan, require_sources
-from patchstack.verbs.promote import open_remote, promote, repair
+from patchstack.verbs.plan import merge, plan, require_token
+from patchstack.verbs.promote import promote, repair
+from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.verbs.test import gate, raise_for, run_guards
 from patchstack.workplace import Clock, Workplace
 
@@ -62,7 +64,7 @@ def night(work: Workplace, *, force: bool = False, jobs: int | None = None) -> N
     Wrong input is refused before anything is made. After that a failure that stops the night is in the report
     with its exit code.
     """
-    require_sources(work)
+    require_token(work)
     validate(work.config_path)
     run = work.state.new_run()
     clock = Clock(time.monotonic)
@@ -82,7 +84,8 @@ def night(work: Workplace, *, force: bool = False, jobs: int | None = None) -> N
 
 def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, force: bool, jobs: int | None) -> None:
     with clock.stage("remote"), work.progress.stage("remote"):
-        remote = open_remote(work)
+        listed = list_remote(work)
+        remote = open_remote(work, listed)
         sofar.previous = remote.history.last.line if remote.history.last else None
         repaired = repair(work, remote)
         sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
@@ -90,7 +93,7 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, forc
             f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere
         ]
     with clock.stage("plan"), work.progress.stage("plan"):
-        sofar.plan = plan(work, run)
+        sofar.plan = plan(work, run, listed=listed)
     if not force and _is_settled(work, sofar.plan, remote):
         sofar.nothing_to_do = True
         return
@@ -146,6 +149,7 @@ def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: Bas
         left_out=sofar.plan.left_out if sofar.plan and not sofar.composition else (),
         planned=sofar.plan.steps if sofar.plan and not sofar.composition else (),
         refused=_refused(failure),
+        asked=run.read(Candidates).asked if run.has(Candidates) else (),
     )
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from patchstack.config import Config, Lane, load
+from patchstack.config import Config, GitHubSource, Lane, load
 from patchstack.errors import LaneUnavailable, UsageError
 from patchstack.git import Repository
+from patchstack.github import server_url
 from patchstack.lock import night_lock
 from patchstack.model import MergePlan, NightReport, Verdicts
 from patchstack.store import Run, State, cache_folder
@@ -49,6 +50,17 @@ class Workplace:
     @property
     def lane(self) -> Lane:
         return self.config.lanes[self.lane_name]
+
+    @property
+    def github_sources(self) -> tuple[GitHubSource, ...]:
+        """The repositories on GitHub whose open pull requests are candidates; none with ``--local``."""
+        if self.local:
+            return ()
+        return tuple(source for source in self.config.pulls.sources if isinstance(source, GitHubSource))
+
+    @property
+    def asks_github(self) -> bool:
+        return bool(self.github_sources)
 
     @property
     def patches_folder(self) -> Path:
@@ -128,6 +140,8 @@ def open_workplace(
     if remote is not None and (not remote.strip() or remote.startswith("-")):
         raise UsageError(f"--remote {remote!r} is not a URL: write it out, or leave the option off")
     url = _as_git_reads_it(remote, Path.cwd()) or _as_git_reads_it(config.fork.remote, config_path.absolute().parent)
+    if url is None and not local and any(isinstance(source, GitHubSource) for source in config.pulls.sources):
+        url = repository_url(config.fork.repo)
     return Workplace(
         root=config_path.parent.resolve(),
         config_path=config_path,
@@ -141,6 +155,11 @@ def open_workplace(
         cache=cache_folder(),
         progress=progress,
     )
+
+
+def repository_url(repo: str) -> str:
+    """Where git reads ``owner/name``."""
+    return f"{server_url()}/{repo}.git"
 
 
 def _default_lane(config: Config) -> str:

@@ -34,13 +34,20 @@ class Listing:
     missing: Mapping[int, Missing]
 
 
-def read_listing(store: Repository, url: str, *, progress: Callable[[str], None] = lambda _: None) -> Listing:
+def read_listing(
+    store: Repository,
+    url: str,
+    *,
+    listed: Mapping[str, Sha] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Listing:
     """Ask the remote once, then fetch each branch and each head at the commit that it named.
 
-    Raises `RemoteError` when the remote cannot be asked or does not hand over its branches. A single head
-    that it does not hand over is `Missing`, and only when the remote still answers after that.
+    ``listed`` is what an `ls-remote` of it said already. Raises `RemoteError` when the remote cannot be asked or
+    does not hand over its branches. A single head that it does not hand over is `Missing`, and only when the
+    remote still answers after that.
     """
-    branches, heads = _ask(store, url)
+    branches, heads = _ask(store, url) if listed is None else _sort_out(listed)
     wanted = {
         **{f"{BRANCHES}{name}": sha for name, sha in branches.items()},
         **{f"{HEADS}{number}": sha for number, sha in heads.items()},
@@ -55,7 +62,10 @@ def read_listing(store: Repository, url: str, *, progress: Callable[[str], None]
 
 
 def _ask(store: Repository, url: str) -> tuple[dict[str, Sha], dict[int, Sha]]:
-    listed = store.ls_remote(url, f"{_REMOTE_BRANCHES}*", f"{_REMOTE_PULLS}*/head")
+    return _sort_out(store.ls_remote(url, f"{_REMOTE_BRANCHES}*", f"{_REMOTE_PULLS}*/head"))
+
+
+def _sort_out(listed: Mapping[str, Sha]) -> tuple[dict[str, Sha], dict[int, Sha]]:
     branches: dict[str, Sha] = {}
     heads: dict[int, Sha] = {}
     for name, sha in sorted(listed.items()):

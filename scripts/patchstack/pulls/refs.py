@@ -24,14 +24,15 @@ def read_pulls(
     lane: str,
     deploy_branches: Mapping[str, str],
     main: str = "main",
+    listed: Mapping[str, Sha] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Pull, ...], tuple[LeftOut, ...]]:
     """The lane's pull requests by number, and those that are refused as they stand, each with the way out.
 
-    ``deploy_branches`` is every lane's deploy branch with its lane's name. Raises `RemoteError` when the
-    remote cannot be read: that is never an empty answer.
+    ``deploy_branches`` is every lane's deploy branch with its lane's name, ``listed`` what an `ls-remote` of the
+    remote said already. Raises `RemoteError` when the remote cannot be read: that is never an empty answer.
     """
-    listing = read_listing(store, remote_url, progress=progress)
+    listing = read_listing(store, remote_url, listed=listed, progress=progress)
     published = publish(store, listing, base=base.commit, lane=lane, main=main, deploy_branches=deploy_branches)
     desk = _Desk(store, remote_url, base, lane, main, deploy_branches, listing, published)
     judged = [desk.judge(number) for number in sorted([*listing.heads, *listing.missing])]

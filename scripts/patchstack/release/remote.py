@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,17 +78,24 @@ def ensure_embedded_remote(path: Path, head: str = "deploy") -> str:
     return str(remote.folder)
 
 
-def read_remote(store: Repository, url: str, *, lane: str, branch: str) -> RemoteState:
+def read_remote(
+    store: Repository, url: str, *, lane: str, branch: str, listed: Mapping[str, Sha] | None = None
+) -> RemoteState:
     """Ask the remote for the lane's branches and tags, and fetch the branches with their history.
 
+    ``listed`` is what an `ls-remote` of it said already; what the store holds of that is not fetched again.
     Raises `RemoteError` when it cannot be asked; a branch that it does not have is None.
     """
     names = published_refs(lane, branch)
-    listed = store.ls_remote(url, *names, f"{_TAGS}{tag_prefix(lane)}*")
+    if listed is None:
+        listed = store.ls_remote(url, *names, f"{_TAGS}{tag_prefix(lane)}*")
     # ls-remote matches a pattern against the end of a name: keep exactly what was meant.
     found = {name: listed[name] for name in names if name in listed}
-    if found:
-        store.fetch(url, [f"+{sha}:{_OURS}{name.removeprefix('refs/')}" for name, sha in found.items()])
+    ours = {f"{_OURS}{name.removeprefix('refs/')}": sha for name, sha in found.items()}
+    kept = store.refs(_OURS)
+    lacking = [f"+{sha}:{name}" for name, sha in ours.items() if kept.get(name) != sha]
+    if lacking:
+        store.fetch(url, lacking)
     deploy, base, stack = (_tip(store, found.get(name)) for name in names)
     prefix = _TAGS + tag_prefix(lane)
     return RemoteState(

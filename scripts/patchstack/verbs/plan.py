@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from patchstack import __version__
 from patchstack.compose.compose import compose, verify
@@ -13,32 +12,38 @@ from patchstack.compose.octopus import write_stack
 from patchstack.compose.plan import fingerprint
 from patchstack.compose.plan import plan as decide_plan
 from patchstack.compose.topics import pull_topics
-from patchstack.config import GitHubSource, RefSource
 from patchstack.errors import PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.git import version as git_version
-from patchstack.model import Base, Candidates, Composition, Kind, LeftOut, MergePlan, Pull, Sha
+from patchstack.github import TOKEN_VARIABLES, connect, token_of_environment
+from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.topics import build_topics, releases_to_compare
+from patchstack.pulls.discover import Discovered, discover
 from patchstack.pulls.refs import read_pulls
 from patchstack.regress.suites import find_suites
-from patchstack.release.remote import ensure_embedded_remote
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, read_releases, validate
-from patchstack.workplace import Workplace
+from patchstack.verbs.remote import list_remote, open_remote
+from patchstack.workplace import Workplace, repository_url
 
 
-def plan(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergePlan:
-    """Base, candidates, dedup and plan, each written into ``run``."""
-    require_sources(work)
+def plan(
+    work: Workplace, run: Run, *, without: Sequence[str] = (), listed: Mapping[str, Sha] | None = None
+) -> MergePlan:
+    """Base, candidates, dedup and plan, each written into ``run``.
+
+    ``listed`` is what the remote said already (`list_remote`); without it the remote is asked here.
+    """
+    require_token(work)
     validate(work.config_path)
     git = git_version()
     store = work.store()
     base = base_of(work, store, work.lane_name)
     run.write(base)
     patches = read_series(work.patches_folder)
-    candidates = _candidates(work, store, base, patches, without)
+    candidates = _candidates(work, store, base, patches, without, listed)
     run.write(candidates)
     deduped = dedup(store, candidates, _skips(work))
     run.write(deduped)
@@ -108,13 +113,14 @@ def stack_of(work: Workplace, composition: Composition) -> tuple[Sha, Sha]:
     return commit, store.tree_of(commit)
 
 
-def require_sources(work: Workplace) -> None:
-    """`UsageError` when deploy.yaml names a source that this verb cannot read."""
-    asked = [source.repo for source in work.config.pulls.sources if isinstance(source, GitHubSource)]
-    if asked and not work.local:
+def require_token(work: Workplace) -> None:
+    """`UsageError` when GitHub is to be asked and the environment holds no token for it."""
+    if work.asks_github and token_of_environment() is None:
+        asked = ", ".join(dict.fromkeys(source.repo for source in work.github_sources))
         raise UsageError(
-            f"GitHub cannot be asked yet ({', '.join(asked)}): use --local, and the candidates are the remote's"
-            " refs/pull/*/head"
+            f"deploy.yaml lists pull requests of {asked} on GitHub, which is asked with a token, and none of "
+            f"{', '.join(TOKEN_VARIABLES)} is set: set one; or use --local, and the candidates are the remote's "
+            "refs/pull/*/head"
         )
 
 
@@ -155,7 +161,12 @@ def _require_objects(store: Repository, run: Run, candidates: Candidates) -> Non
 
 
 def _candidates(
-    work: Workplace, store: Repository, base: Base, patches: tuple[Patch, ...], without: Sequence[str]
+    work: Workplace,
+    store: Repository,
+    base: Base,
+    patches: tuple[Patch, ...],
+    without: Sequence[str],
+    listed: Mapping[str, Sha] | None,
 ) -> Candidates:
     needed = releases_to_compare(patches, base.version)
     topics, left_out = build_topics(
@@ -167,33 +178,63 @@ def _candidates(
         releases=read_releases(work, store, needed),
         progress=work.progress,
     )
-    if work.embedded:
-        ensure_embedded_remote(Path(work.remote), work.lane.branch)
-    pulls, refused = _pulls(work, store, base)
+    found = _discovered(work, store, base, listed)
     pull_candidates, unfit = pull_topics(
         store,
         base,
         topics,
-        pulls,
+        found.pulls,
         lane=work.lane_name,
         protected=work.config.pulls.protected,
         progress=work.progress,
     )
-    return Candidates(base, (*topics, *pull_candidates), (*left_out, *refused, *unfit))
+    everyone_else = (*left_out, *found.refused, *unfit)
+    return Candidates(base, (*topics, *pull_candidates), everyone_else, found.asked, found.blocked)
 
 
-def _pulls(work: Workplace, store: Repository, base: Base) -> tuple[tuple[Pull, ...], tuple[LeftOut, ...]]:
-    if not work.local and not any(isinstance(source, RefSource) for source in work.config.pulls.sources):
-        return (), ()  # deploy.yaml names no source: that is a night without pull requests
-    return read_pulls(
+def _discovered(work: Workplace, store: Repository, base: Base, listed: Mapping[str, Sha] | None) -> Discovered:
+    """Tonight's pull requests: from GitHub, or from the remote's own refs; none where deploy.yaml names no source."""
+    if not work.local and not work.config.pulls.sources:
+        return Discovered((), (), (), ())
+    if listed is None:
+        listed = list_remote(work)
+    deploy_branches = {lane.branch: name for name, lane in work.config.lanes.items()}
+    if work.asks_github:
+        return discover(
+            store,
+            connect(),
+            fork=work.config.fork.repo,
+            remote_url=work.remote,
+            sources=work.github_sources,
+            base=base,
+            lane=work.lane_name,
+            deploy_branches=deploy_branches,
+            main=work.config.fork.main,
+            admit_label=work.config.pulls.admit.label,
+            blocked_label=work.config.pulls.admit.blocked,
+            previous=_promoted_pulls(work, listed),
+            memo_path=work.state.root / "memo" / "admission.json",
+            url_of=repository_url,
+            progress=work.progress,
+        )
+    pulls, refused = read_pulls(
         store,
         work.remote,
         base=base,
         lane=work.lane_name,
-        deploy_branches={lane.branch: name for name, lane in work.config.lanes.items()},
+        deploy_branches=deploy_branches,
         main=work.config.fork.main,
+        listed=listed,
         progress=work.progress,
     )
+    return Discovered(pulls, (), refused, ())
+
+
+def _promoted_pulls(work: Workplace, listed: Mapping[str, Sha]) -> dict[str, Sha]:
+    """The pull requests of the last promoted night, by name."""
+    last = open_remote(work, listed).history.last
+    # A patch's name is a slug: it holds no #.
+    return {name: head for name, head in last.line.included if "#" in name} if last else {}
 
 
 def _skips(work: Workplace) -> Mapping[str, str]:

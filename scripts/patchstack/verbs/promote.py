@@ -11,20 +11,14 @@ from patchstack.model import Composition, GuardReport, Promotion, Verdicts
 from patchstack.release.ledger import History
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
-from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
+from patchstack.release.remote import RemoteState
 from patchstack.release.status import StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.plan import read_composition, stack_of
+from patchstack.verbs.remote import open_remote
 from patchstack.verbs.test import verdicts_on
 from patchstack.workplace import Workplace
-
-
-def open_remote(work: Workplace) -> RemoteState:
-    """What the remote holds now; the embedded one is made on first use."""
-    if work.embedded:
-        ensure_embedded_remote(Path(work.remote), work.lane.branch)
-    return read_remote(work.store(), work.remote, lane=work.lane_name, branch=work.lane.branch)
 
 
 def repair(work: Workplace, state: RemoteState) -> TagRepair:

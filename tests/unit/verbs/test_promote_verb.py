@@ -33,7 +33,8 @@ from patchstack.model import (
 )
 from patchstack.store import Run
 from patchstack.verbs.plan import composed, merge, planned
-from patchstack.verbs.promote import open_remote, promote, status
+from patchstack.verbs.promote import promote, status
+from patchstack.verbs.remote import open_remote
 from patchstack.verbs.test import gate
 from patchstack.workplace import Workplace, open_workplace
 
