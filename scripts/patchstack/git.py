@@ -3,7 +3,7 @@
 Two ways to run it. *Local* commands work on one repository and see nothing of the user: an empty
 environment, no system, global or attribute configuration, a fixed identity, dates given with each commit.
 *Remote* commands (`ls_remote`, `fetch`, `push`) use the user's configuration and credentials, less the
-variables that would point git at another repository.
+variables that would point git at another repository; GitHub's server is shown the token (`credential.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import BinaryIO
 
 import git as gitpython
 
-from patchstack.errors import MachineError, PatchstackError, RemoteError
+from patchstack.credential import Credential, credential_for, is_secret
+from patchstack.errors import MachineError, PatchstackError, RemoteError, UsageError
 from patchstack.model import Sha
 
 NAME = "patchstack"
@@ -140,8 +141,13 @@ def version() -> tuple[int, ...]:
     return found
 
 
-def _execute(argv: list[str], folder: Path, stdin: bytes | BinaryIO | None = None) -> Answer:
-    """Run argv with GitPython. Its input must be a real file, so bytes go through a temporary one."""
+def _execute(
+    argv: list[str],
+    folder: Path,
+    stdin: bytes | BinaryIO | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Answer:
+    """Run argv with GitPython, ``more`` in its environment. Its input must be a real file: bytes go through one."""
     given = None if stdin is None or isinstance(stdin, bytes) else stdin
     with tempfile.TemporaryFile() if given is None else nullcontext(given) as stream:
         if isinstance(stdin, bytes):
@@ -154,6 +160,7 @@ def _execute(argv: list[str], folder: Path, stdin: bytes | BinaryIO | None = Non
             with_exceptions=False,
             stdout_as_string=False,
             strip_newline_in_stdout=False,
+            env=dict(more or {}),
         )
     out = stdout if isinstance(stdout, bytes) else str(stdout).encode(errors="surrogateescape")
     err = stderr.decode(errors="replace") if isinstance(stderr, bytes) else str(stderr)
@@ -210,10 +217,15 @@ class Repository:
             raise GitFailed(argv, answer)
         return answer.text
 
-    def _remote(self, *argv: str, stdin: bytes | None = None) -> Answer:
-        unset = [part for name in _REPOSITORY_VARIABLES if name in os.environ for part in ("-u", name)]
+    def _remote(self, url: str, *argv: str, stdin: bytes | None = None) -> Answer:
+        """Run a command that talks to ``url``; its answer has no credential in it, whatever the remote said."""
+        credential = credential_for(url)
+        shown = credential.environment(os.environ) if credential else {}
+        drop = [name for name in os.environ if name in _REPOSITORY_VARIABLES or is_secret(name)]
+        drop += credential.dropped(os.environ) if credential else []
+        unset = [part for name in drop if name not in shown for part in ("-u", name)]
         settings = [f"GIT_DIR={self.folder}", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"]
-        return _execute(["env", *unset, *settings, "git", *argv], self.folder, stdin)
+        return _redacted(_execute(["env", *unset, *settings, "git", *argv], self.folder, stdin, shown), credential)
 
     # --- objects ---
 
@@ -385,7 +397,7 @@ class Repository:
 
     def ls_remote(self, url: str, *patterns: str) -> dict[str, Sha]:
         """Every ref that the remote lists; `RemoteError` when it cannot be asked, never an empty answer for it."""
-        answer = self._remote("ls-remote", "--quiet", "--refs", "--", url, *patterns)
+        answer = self._remote(url, "ls-remote", "--quiet", "--refs", "--", url, *patterns)
         if answer.returncode != 0:
             raise RemoteError(f"{without_secret(url)} cannot be read: {_last_line(answer.stderr)}")
         pairs = (line.split("\t", 1) for line in answer.text.split("\n") if line)
@@ -394,7 +406,8 @@ class Repository:
     def fetch(self, url: str, refspecs: Sequence[str]) -> None:
         """Fetch ``refspecs`` into this repository, nothing pruned, no tags of its own accord."""
         argv = ["-c", "gc.auto=0", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
-        answer = self._remote(*argv, "--stdin", "--", url, stdin="".join(f"{spec}\n" for spec in refspecs).encode())
+        specs = "".join(f"{spec}\n" for spec in refspecs).encode()
+        answer = self._remote(url, *argv, "--stdin", "--", url, stdin=specs)
         if answer.returncode != 0:
             raise RemoteError(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
 
@@ -404,12 +417,75 @@ class Repository:
         The remote's own compare-and-swap is the lock: no force, no lease. Raises `RemoteError` when refused.
         """
         refspecs = [f"{sha}:{name}" for name, sha in refs.items()]
-        answer = self._remote("push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--", url, *refspecs)
+        answer = self._remote(url, "push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--", url, *refspecs)
         if answer.returncode != 0:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
             heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith("remote:")]
             said = "; ".join([line.replace("\t", " ") for line in refused] + heard) or _last_line(answer.stderr)
             raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
+
+    # --- bundles ---
+
+    def write_bundle(self, file: Path, refs: Mapping[str, str]) -> None:
+        """Write ``file``: ``refs`` (full names to commits of this repository) with all that they reach."""
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".bundle-") as folder:
+            # A repository of these refs alone, so that none is made in this one that a kill would leave there.
+            view = Repository.init(Path(folder) / "view.git")
+            borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _c_quoted(str(self.folder / "objects"))}
+            lines = "".join(f"create {name} {sha}\n" for name, sha in sorted(refs.items()))
+            view.run("update-ref", "--stdin", stdin=lines.encode(), env=borrowed)
+            # Several threads find other deltas each time; one gives equal bytes for equal stores.
+            view.run("-c", "pack.threads=1", "bundle", "create", "--quiet", str(file), "--all", env=borrowed)
+
+    def fetch_bundle(self, file: Path, refs: Mapping[str, str]) -> None:
+        """Take the objects of a bundle that holds exactly ``refs`` and all that they reach; no ref is made here.
+
+        Raises `UsageError` for any other bundle: one that builds on commits that are not in it, names other
+        refs or other commits, is damaged or lacks objects.
+        """
+        header = read_bundle_header(file)
+        if header.prerequisites:
+            raise UsageError(f"{file.name} builds on {header.prerequisites[0]}, which is not in it")
+        if header.refs != dict(refs):
+            other = sorted({*header.refs.items()} ^ {*refs.items()})
+            raise UsageError(f"{file.name} does not hold the commits that are named beside it: {other[0][0]}")
+        # Without a target a ref is fetched all the same, and checked for whether all that it reaches is there.
+        argv = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
+        answer = self.attempt(*argv, "--", str(file), *refs)
+        if answer.returncode != 0:
+            raise UsageError(f"{file.name} is damaged: {_last_line(answer.stderr)}")
+
+
+@dataclass(frozen=True)
+class BundleHeader:
+    """What a bundle says of itself (https://git-scm.com/docs/gitformat-bundle)."""
+
+    refs: dict[str, Sha]
+    prerequisites: tuple[Sha, ...]
+
+
+_BUNDLE_LINES, _BUNDLE_LINE_BYTES = 10_000, 4096
+
+
+def read_bundle_header(file: Path) -> BundleHeader:
+    """The header of a bundle of version 2, the one for SHA-1 and whole histories; `UsageError` for anything else."""
+    refs: dict[str, Sha] = {}
+    prerequisites: list[Sha] = []
+    with file.open("rb") as stream:
+        signature = stream.readline(_BUNDLE_LINE_BYTES)
+        for _ in range(_BUNDLE_LINES if signature == b"# v2 git bundle\n" else 0):
+            line = stream.readline(_BUNDLE_LINE_BYTES)
+            if line == b"\n":
+                return BundleHeader(refs, tuple(prerequisites))
+            found = re.fullmatch(rb"(-?)([0-9a-f]{40})(?: (.*))?\n", line)
+            if found is None:
+                break
+            sha = Sha(found[2].decode())
+            if found[1]:
+                prerequisites.append(sha)
+            else:
+                refs[(found[3] or b"").decode(errors="surrogateescape")] = sha
+    raise UsageError(f"{file.name} is no git bundle of version 2")
 
 
 CANONICAL_DIFF = (
@@ -450,6 +526,18 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
     return " ".join((telling or lines or ["git said nothing"])[:3])
+
+
+def _redacted(answer: Answer, credential: Credential | None) -> Answer:
+    if credential is None:
+        return answer
+    out = credential.out_of(answer.stdout.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    return Answer(answer.returncode, out, credential.out_of(answer.stderr))
+
+
+def _c_quoted(path: str) -> str:
+    """A path as git reads it in a list of paths, whatever is in its name (https://git-scm.com/docs/git)."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def without_secret(url: str) -> str:

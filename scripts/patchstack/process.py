@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from patchstack.credential import inherited
 from patchstack.errors import MachineError
 
 Popen = subprocess.Popen[bytes]
@@ -54,8 +55,10 @@ class ProcessTimeout(MachineError):
 class Stopped(MachineError):
     """The program was ended, or not begun, because its `Stop` was pulled."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], stdout: str = "", stderr: str = "") -> None:
         super().__init__(f"`{' '.join(argv[:6])}` was ended, for the run that it belonged to was stopped")
+        self.stdout = stdout
+        self.stderr = stderr
 
 
 class Stop:
@@ -65,13 +68,20 @@ class Stop:
         self._lock = threading.Lock()
         self._children: set[Popen] = set()
         self._pulled = False
+        self._because = ""
 
     @property
     def pulled(self) -> bool:
         return self._pulled
 
-    def pull(self) -> None:
+    @property
+    def because(self) -> str:
+        """Why it was pulled, where that is no fault: what was found out until then counts. Else empty."""
+        return self._because
+
+    def pull(self, because: str = "") -> None:
         with self._lock:
+            self._because = "" if self._pulled else because
             self._pulled = True
             for child in self._children:
                 _kill_session(child)
@@ -116,7 +126,7 @@ def run(
 ) -> Completed:
     """Run ``argv`` to its end and return what it printed.
 
-    ``env`` replaces the whole environment (``None``: inherit it). Raises `ProcessFailed` for a non-zero
+    ``env`` replaces the whole environment (``None``: inherit it, less the credentials in it). Raises `ProcessFailed` for a non-zero
     end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, `Stopped` when ``under`` was pulled, and
     `MachineError` when the program is not there.
     """
@@ -131,7 +141,7 @@ def run(
                 return subprocess.Popen(
                     list(argv),
                     cwd=cwd,
-                    env=None if env is None else dict(env),
+                    env=inherited() if env is None else dict(env),
                     stdin=given,
                     stdout=out,
                     stderr=err,
@@ -148,7 +158,7 @@ def run(
             except subprocess.TimeoutExpired:
                 late = True
         if stop.pulled:
-            raise Stopped(argv)
+            raise Stopped(argv, _text(out), _text(err))
         if late:
             raise ProcessTimeout(argv, timeout_s or 0.0, _text(out), _text(err))
         completed = Completed(tuple(argv), child.returncode, _text(out), _text(err))
