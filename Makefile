@@ -12,7 +12,7 @@ READY := $(VENV)/ready-$(call DIGEST,requirements.lock)
 TOOL_READY := $(VENV)/tool-$(call DIGEST,requirements-tool.lock)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
-.PHONY: help setup tool debian nightly test test-all lint format schema relock relock-bed bench clean
+.PHONY: help setup tool debian nightly test test-all lint lint-workflows format schema relock relock-bed bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -65,8 +65,18 @@ test: setup ## what CI runs: lint, unit tests, every guard on both trees, whole 
 test-all: setup ## the same, with no answer kept from an earlier run
 	@$(MAKE) --no-print-directory test RERUN=all
 
-lint: setup ## ruff, mypy, the schema, the patches
+lint: setup lint-workflows ## ruff, mypy, the schema, the patches, the workflows
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/patchstack validate && $(BIN)/patchstack lint
+
+WORKFLOWS := .github
+
+# The schema comes first: zizmor leaves out a file that it cannot read, with a warning and exit code 0.
+lint-workflows:
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config $(WORKFLOWS)/ISSUE_TEMPLATE/config.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+	  $(filter-out %/config.yml,$(wildcard $(WORKFLOWS)/ISSUE_TEMPLATE/*.yml))
+	@$(BIN)/zizmor --quiet --offline --persona auditor $(WORKFLOWS)
 
 format: setup
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -4,6 +4,8 @@ The runner of GitHub hands each job a token of its own, with what the workflow's
 hands the same one to all: so the first thing that a job does here is to tell the server which job it is.
 """
 
+# ruff: noqa: T201 what a step prints is its log
+
 from __future__ import annotations
 
 import base64

@@ -3,6 +3,8 @@
 https://github.com/actions/download-artifact/tree/v4.3.0#inputs
 """
 
+# ruff: noqa: T201 what a step prints is its log
+
 from __future__ import annotations
 
 import json

@@ -4,6 +4,8 @@ As on GitHub, ids are never given twice, a name is free once in a run, and what 
 https://github.com/actions/upload-artifact#inputs
 """
 
+# ruff: noqa: T201 what a step prints is its log
+
 from __future__ import annotations
 
 import json
@@ -21,7 +23,10 @@ def main() -> None:
     found = [Path(line.strip()) for line in given["path"].splitlines() if Path(line.strip()).exists()]
     if not found:
         said = f"No files were found with the provided path: {given['path']}. No artifacts will be uploaded."
-        sys.exit(said if given["if-no-files-found"] == "error" else print(said))
+        if given["if-no-files-found"] == "error":
+            sys.exit(said)
+        print(said)
+        return
     kept = [json.loads(path.read_text()) for path in shelf.glob("*/artifact.json")]
     if any((one["run"], one["name"]) == (run, given["name"]) for one in kept):
         sys.exit(f"Conflict: an artifact with this name already exists on the workflow run: {given['name']}")

@@ -1,5 +1,7 @@
 """Brings back what `save.py` kept: each path of it to where it was. https://github.com/actions/cache#inputs"""
 
+# ruff: noqa: T201 what a step prints is its log
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,8 @@
 https://github.com/actions/cache/blob/main/save/README.md
 """
 
+# ruff: noqa: T201 what a step prints is its log
+
 from __future__ import annotations
 
 import json
