@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from functools import cache
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from patchstack.model import NightReport
 from patchstack.report.inert import visible
-from patchstack.report.page import Badge, Block, Line, Page, Prose, Quoted
+from patchstack.report.page import Badge, Block, Line, Link, Page, Part, Prose, Quoted
 from patchstack.report.pages import night_page
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ PROSE_LIMIT = 1000
 # A word with any of these could format, link, mention, refer, embed, or read as HTML or as mathematics.
 _ACTS = re.compile(r"[`*_~<>|\\@#$&^{}]|:(?=.)|(?<!\w)www\.|(?<!\w)gh-\d", re.IGNORECASE)
 _BRACKET = re.compile(r"([\[\]])")
+_IN_ADDRESS = ":/?#=&%@+,;-._~"
 # At the beginning of a line these make a list, a heading's underline or a rule.
 _OPENS = re.compile(r"[-+=]+|\d+[.)]")
 
@@ -35,7 +37,12 @@ def render_markdown(report: NightReport) -> str:
 
 
 def render_page(page: Page) -> str:
-    return _template().render(page=page)
+    return _template("page.md.j2").render(page=page)
+
+
+def render_answer(page: Page, marker: str) -> str:
+    """A page as an issue's body or a comment: below ``marker``, with its title for a paragraph."""
+    return _template("answer.md.j2").render(page=page, marker=marker)
 
 
 def code(text: str, limit: int | None = QUOTED_LIMIT) -> str:
@@ -80,9 +87,12 @@ def inline(line: Line) -> str:
     return "".join(map(_part, line))
 
 
-def _part(part: str | Quoted | Prose | Badge) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, Quoted):
         return code(part.text)
+    if isinstance(part, Link):
+        # Within <> only these and a line's end could end an address, or begin a code span; encoded they mean the same.
+        return f"[{code(part.text)}](<{quote(visible(part.url), safe=_IN_ADDRESS)}>)"
     if isinstance(part, Prose):
         return prose(part.text)
     return f"**{part.text}**" if isinstance(part, Badge) else part
@@ -96,7 +106,7 @@ def fenced(block: Block) -> str:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Autoescape is for HTML; here the filters keep outside text inert.
@@ -108,4 +118,4 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters.update(inline=inline, prose=prose, fenced=fenced)
-    return environment.get_template("page.md.j2")
+    return environment.get_template(name)

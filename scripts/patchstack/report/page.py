@@ -26,7 +26,16 @@ class Badge:
     text: str
 
 
-Line = tuple[str | Quoted | Prose | Badge, ...]
+@dataclass(frozen=True)
+class Link:
+    """A name with an address that we made; where links cannot be, the name alone."""
+
+    text: str
+    url: str
+
+
+Part = str | Quoted | Prose | Badge | Link
+Line = tuple[Part, ...]
 """Plain strings are words of ours (`words.py`) and nothing else."""
 
 

@@ -139,17 +139,20 @@ def _guards(report: GuardReport) -> Section:
         )
         for key, result in shown
     )
-    # Without its patch a guard is meant to fail; anywhere else whatever is not green has its reason told.
-    red = [
+    items, more_items = _cut(not_green(report))
+    columns = (*words.GUARD_COLUMNS, *(run.label for run in composed), *words.GROUND_COLUMNS)
+    table = Table(columns, rows) if rows else None
+    return Section(words.GUARDS, intro, table, tuple(items), more_items or more)
+
+
+def not_green(report: GuardReport) -> list[Line]:
+    """Without its patch a guard is meant to fail; anywhere else whatever is not green has its reason told."""
+    return [
         words.not_green(run.label, result)
         for run in report.runs
         for result in run.results
         if result.outcome is not GuardOutcome.PASS and not run.mutant and (result.control or _has_every_patch(run))
     ]
-    items, more_items = _cut(red)
-    columns = (*words.GUARD_COLUMNS, *(run.label for run in composed), *words.GROUND_COLUMNS)
-    table = Table(columns, rows) if rows else None
-    return Section(words.GUARDS, intro, table, tuple(items), more_items or more)
 
 
 def _has_every_patch(run: TreeRun) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from patchstack.model import Composition, GuardReport, MergePlan, NightReport, Promotion, Verdicts
 from patchstack.report import pages, words
 from patchstack.report.inert import visible
-from patchstack.report.page import Badge, Block, Line, Page, Prose, Quoted, Section, Table
+from patchstack.report.page import Badge, Block, Line, Link, Page, Prose, Quoted, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +142,7 @@ def _text(line: Line) -> Text:
 
     text = Text()
     for part in line:
-        if isinstance(part, Quoted):
+        if isinstance(part, Quoted | Link):
             text.append(visible(part.text, QUOTED_LIMIT))
         elif isinstance(part, Prose):
             text.append(visible(part.text, PROSE_LIMIT))

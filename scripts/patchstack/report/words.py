@@ -21,7 +21,7 @@ from patchstack.model import (
     TreeRun,
     Verdict,
 )
-from patchstack.report.page import Badge, Line, Prose, Quoted
+from patchstack.report.page import Badge, Line, Part, Prose, Quoted
 
 INCLUDED = "Included"
 RANGE_DIFF = "Against the last promoted night"
@@ -93,7 +93,7 @@ def more_lines(count: int) -> str:
 
 def names(items: Sequence[str]) -> Line:
     """``a, b, c and 4 more``."""
-    shown: list[str | Quoted | Prose | Badge] = []
+    shown: list[Part] = []
     for item in items[:_MANY]:
         shown += [", ", Quoted(item)] if shown else [Quoted(item)]
     if len(items) > _MANY:
@@ -194,10 +194,15 @@ def topic_notes(topic: Topic) -> Line:
 
 
 def joined(parts: Sequence[Line], between: str = "; ") -> Line:
-    line: list[str | Quoted | Prose | Badge] = []
+    line: list[Part] = []
     for part in parts:
         line += [between, *part] if line else part
     return tuple(line)
+
+
+def reason(item: LeftOut) -> str:
+    """Why it is left out, in words that its twins follow where it has any."""
+    return _WITH_TWINS.get(item.reason, item.reason.value) if item.twins else item.reason.value
 
 
 def left_out(item: LeftOut) -> Line:
@@ -205,11 +210,10 @@ def left_out(item: LeftOut) -> Line:
     author: Line = (" by ", Quoted(item.author)) if item.author else ()
     head: Line = (" at ", short(item.head)) if item.head else ()
     twins: Line = (" ", *names(item.twins)) if item.twins else ()
-    reason = _WITH_TWINS.get(item.reason, item.reason.value) if item.twins else item.reason.value
     files: Line = (" in ", *names(item.files)) if item.files else ()
     detail: Line = (". ", Prose(item.detail)) if item.detail else (".",)
     title: Line = (" ", Quoted(item.title)) if item.title else ()
-    return (Quoted(item.name), *title, *author, *head, ": ", Badge(reason), *twins, *files, *detail)
+    return (Quoted(item.name), *title, *author, *head, ": ", Badge(reason(item)), *twins, *files, *detail)
 
 
 # --- tests and verdicts ---

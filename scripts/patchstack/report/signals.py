@@ -1,0 +1,265 @@
+"""What is wrong with a lane, one issue a signal; and when a signal has gone.
+
+A signal is there or not, or a night does not know: one that failed before its merge says nothing about
+conflicts, and closes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from patchstack.errors import EXIT_CODES
+from patchstack.model import Composition, LedgerLine, LeftOut, NightReport, Reason, Sha, Status, Topic
+from patchstack.report import words
+from patchstack.report.fit import cut, fitted
+from patchstack.report.markdown import inline
+from patchstack.report.marker import SignalMarker
+from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section
+from patchstack.report.place import Place
+from patchstack.report.sections import not_green
+
+CONFLICT, PATCH = "conflict", "patch"
+"""What the key of a signal of one topic or pair begins with."""
+RED, NO_NIGHT, OVERDUE = "red-night", "no-night", "overdue"
+"""The keys of those that a lane has once."""
+_BASE = "~base"
+"""Stands in a key for the base, as a name that no topic can have."""
+
+WHO, WHAT_TO_DO, FAILURE = "Who", "What to do", "What stopped it"
+NOT_GREEN = "Not green"
+
+
+@dataclass(frozen=True)
+class Signal:
+    key: str
+    title: str
+    """One line of Markdown."""
+    body: str
+    """Markdown, its marker first."""
+
+
+def signals(report: NightReport, place: Place) -> tuple[Signal, ...]:
+    """Everything that the night knows to be wrong, one each."""
+    made: list[Signal] = []
+    if report.composition:
+        made += _conflicts(report.composition, place)
+    if report.refused:
+        made.append(_refused(report, report.refused.patch, report.refused.files, place))
+    elif report.exit_code:
+        made.append(_red(report, place))
+    return tuple({signal.key: signal for signal in made}.values())
+
+
+def finished(report: NightReport) -> bool:
+    """Whether the night went as far as it could: promoted, nothing to do, or failed. One of some stages is not."""
+    return bool(report.promotion or report.nothing_to_do or report.exit_code)
+
+
+def gone(report: NightReport, marker: SignalMarker) -> str | None:
+    """The line that closes the issue of a signal which the night does not raise; None where it does not know."""
+    green = not report.exit_code and bool(report.promotion or report.nothing_to_do)
+    kind, _, _ = marker.key.partition(":")
+    if kind == CONFLICT and report.composition:
+        said: Line = (" merged what there is without this conflict.",)
+    elif kind == PATCH and (report.composition or report.nothing_to_do):
+        said = (" composed every patch that it needs.",)
+    elif kind == RED and green and report.promotion:
+        said = (" is green, and promoted.",)
+    elif kind == RED and green and report.previous and report.previous.fingerprint != marker.inputs:
+        # Had the red night the same inputs, that they were green once before would prove nothing.
+        said = (
+            " had nothing to do: its inputs are those of night ",
+            Quoted(report.previous.night),
+            ", which is green.",
+        )
+    elif kind == NO_NIGHT and finished(report):
+        said = (" ran to its end and reported.",)
+    elif kind == OVERDUE and green:
+        said = (" is green.",)
+    else:
+        return None
+    return inline(("Gone: night ", Quoted(report.night), " (", Quoted(report.at), ")", *said))
+
+
+def twin(number: int) -> str:
+    """The line that closes the younger of two issues of one signal."""
+    return f"Closed: #{number} tells of the same, and is older."
+
+
+def _page(lead: Line, sections: Iterable[Section]) -> Page:
+    return Page(lead, (), tuple(section for section in sections if section.intro or section.items or section.more))
+
+
+# --- conflicts ---
+
+
+def _conflicts(composition: Composition, place: Place) -> Iterator[Signal]:
+    for item in composition.left_out:
+        if item.reason is Reason.CONFLICT:
+            yield from (_conflict(composition, item, twin, place) for twin in item.twins or (None,))
+
+
+def _conflict(composition: Composition, item: LeftOut, twin: str | None, place: Place) -> Signal:
+    key = ":".join((CONFLICT, *sorted((item.name, twin or _BASE))))
+    other: Line = (Quoted(twin),) if twin else ("the base",)
+    title: Line = ("Lane ", Quoted(composition.lane), ": ", Quoted(item.name), " conflicts with ", *other)
+    left_out = ("Left out: ", place.name(item.name), *_about(item.title, item.author, item.head))
+    base: Line = ("the base ", Quoted(composition.base.name))
+    other_one = ("With: ", *(_topic(composition, twin, place) if twin else base))
+    others = [name for name in item.twins if name != twin]
+    besides: tuple[Line, ...] = (("It conflicts with these too: ", *place.names(others)),) if others else ()
+
+    def page(rows: int) -> Page:
+        files, more = cut([(Quoted(file),) for file in item.files], rows)
+        lead = ("They do not merge, so the later one is left out of every night until one of them is mended.",)
+        who, more_who = cut([left_out, other_one, *besides], rows)
+        mend, more_mend = cut([(Prose(item.detail),)] if item.detail else [], rows)
+        sections = (
+            Section(WHO, items=who, more=more_who),
+            Section("Files", items=files, more=more),
+            Section(WHAT_TO_DO, items=mend, more=more_mend),
+        )
+        return _page(lead, sections)
+
+    return Signal(key, inline(title), fitted(SignalMarker(composition.lane, key), page))
+
+
+def _topic(composition: Composition, name: str, place: Place) -> Line:
+    included: dict[str, Topic | LeftOut] = {topic.name: topic for topic in composition.included}
+    known = included.get(name) or next((item for item in composition.left_out if item.name == name), None)
+    return (place.name(name), *(_about(known.title, known.author, known.head) if known else ()))
+
+
+def _about(title: str, author: str, head: Sha | None) -> Line:
+    called: Line = (" ", Quoted(title)) if title.strip() else ()
+    by: Line = (" by ", Quoted(author)) if author.strip() else ()
+    at: Line = (" at ", words.short(head)) if head else ()
+    return (*called, *by, *at)
+
+
+# --- a night that did not end well ---
+
+
+def _refused(report: NightReport, patch: str, files: tuple[str, ...], place: Place) -> Signal:
+    key = f"{PATCH}:{patch}"
+    title: Line = ("Lane ", Quoted(report.lane), ": patch ", Quoted(patch), " does not apply any more")
+    lead: Line = ("Patch ", Quoted(patch), " stops every night of lane ", Quoted(report.lane), " until it is mended.")
+    mend: tuple[Line, ...] = (
+        ("Open it in a work tree: ", Quoted(f"patchstack patch edit {patch} FOLDER"), "."),
+        ("Write it back with ", Quoted(f"patchstack patch export {patch} --from FOLDER"), " and open a pull request."),
+    )
+
+    def page(rows: int) -> Page:
+        failure, more = cut([(Prose(line),) for line in report.failure.splitlines() if line.strip()], rows)
+        shown, more_files = cut([(Quoted(file),) for file in files], rows)
+        sections = (
+            Section(FAILURE, items=failure, more=more),
+            Section("Files", items=shown, more=more_files),
+            Section(WHAT_TO_DO, items=mend),
+        )
+        return _page(lead, sections)
+
+    return Signal(key, inline(title), fitted(SignalMarker(report.lane, key), page))
+
+
+def _red(report: NightReport, place: Place) -> Signal:
+    title: Line = ("Lane ", Quoted(report.lane), f": the night is {report.headline.value}")
+    inputs = report.composition.fingerprint.digest if report.composition else ""
+    meaning = EXIT_CODES.get(report.exit_code, "unknown")
+
+    def page(rows: int) -> Page:
+        failure, more = cut([(Prose(line),) for line in report.failure.splitlines() if line.strip()], rows)
+        red = [words.verdict(item, None) for item in report.verdicts if item.status is not Status.PASS]
+        verdicts, more_verdicts = cut(red, rows)
+        guards, more_guards = cut(not_green(report.tests) if report.tests else [], rows)
+        lead: Line = (
+            *("Night ", Quoted(report.night), " ended with ", Badge(report.headline.value)),
+            f" (exit code {report.exit_code}: {meaning}). ",
+            *_moved(report),
+        )
+        sections = (
+            Section(FAILURE, items=failure, more=more),
+            Section(words.VERDICTS, items=verdicts, more=more_verdicts),
+            Section(NOT_GREEN, items=guards, more=more_guards),
+            Section(WHAT_TO_DO, items=(_what_to_do(report.exit_code),)),
+        )
+        return _page(lead, (*sections, place.run()))
+
+    return Signal(RED, inline(title), fitted(SignalMarker(report.lane, RED, inputs), page))
+
+
+def _moved(report: NightReport) -> Line:
+    if report.promotion:
+        return words.moved(report.promotion)
+    if report.previous is None:
+        return ("Nothing was moved, and no night was ever promoted.",)
+    return ("Nothing was moved: what is deployed stays night ", Quoted(report.previous.night), ".")
+
+
+def _what_to_do(exit_code: int) -> Line:
+    page: Line = (
+        Quoted("docs/operators.md"),
+        f" says under “When a night is not green” what exit code {exit_code} asks",
+    )
+    if exit_code != 1:
+        return (*page, ".")
+    return (
+        "Find out who did it by leaving things out: ",
+        Quoted("patchstack test --suite SLUG --without OTHER"),
+        " for a patch, an entry under ",
+        Quoted("skip"),
+        " in ",
+        Quoted("deploy.yaml"),
+        " for a pull request. ",
+        *page,
+        ".",
+    )
+
+
+# --- no night at all ---
+
+
+def no_night(lane: str, url: str) -> Signal:
+    """The workflow's run at ``url`` ended without a report."""
+    title: Line = ("Lane ", Quoted(lane), ": a night ended without a report")
+    lead: Line = ("A run of the night ended before it could say anything. Nothing is known of what it found.",)
+    items: tuple[Line, ...] = (
+        ("Its log: ", Quoted(url)),
+        ("Look which job failed, mend that, and run the workflow again; a night that reports closes this issue.",),
+    )
+
+    def page(rows: int) -> Page:
+        return _page(lead, (Section(WHAT_TO_DO, items=items),))
+
+    return Signal(NO_NIGHT, inline(title), fitted(SignalMarker(lane, NO_NIGHT), page))
+
+
+class StatusView(Protocol):
+    """The release stage's `StatusReport`, as far as it is told here."""
+
+    @property
+    def lane(self) -> str: ...
+    @property
+    def branch(self) -> str: ...
+    @property
+    def night(self) -> LedgerLine | None: ...
+
+
+def overdue(status: StatusView, place: Place) -> Signal:
+    """No night was promoted for too long."""
+    title: Line = ("Lane ", Quoted(status.lane), ": no night for too long")
+    held: Line = (Quoted(status.branch), " never had a night.")
+    if status.night:
+        night = status.night
+        held = (Quoted(status.branch), " holds night ", Quoted(night.night), ", promoted at ", Quoted(night.at), ".")
+    items: tuple[Line, ...] = (
+        ("Look whether the nightly workflow is switched off, waits for a runner, or fails before it can report.",),
+        ("Start it by hand; a green night closes this issue.",),
+    )
+
+    def page(rows: int) -> Page:
+        return _page(held, (Section(WHAT_TO_DO, items=items), place.run()))
+
+    return Signal(OVERDUE, inline(title), fitted(SignalMarker(status.lane, OVERDUE), page))
