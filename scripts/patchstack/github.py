@@ -1,20 +1,22 @@
 """GitHub, through PyGithub; nothing else in this package talks to its API.
 
-Every call is counted, every failure is a `RemoteError` that names what was asked, and the token is in no
-text: `Token` cannot be printed, and what GitHub said is searched for it before it is told.
+Every call is counted, every failure is a `RemoteError` that says what was asked and what to do, and the
+token is in no text: `Token` cannot be printed, what GitHub said is searched for it before it is told, and
+no failure keeps the frames of the libraries below, whose variables hold the request's headers.
 
-PyGithub waits between requests and repeats what failed for want of a server or of rate
-(https://pygithub.readthedocs.io/en/stable/examples/MainClass.html): nothing here repeats it again.
+Waiting is bounded (`patience.py`): what would take longer is an error at once.
 """
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from patchstack import __version__
@@ -24,6 +26,8 @@ from patchstack.model import Sha
 if TYPE_CHECKING:
     import github
     from github.IssueEvent import IssueEvent
+    from github.NamedUser import NamedUser
+    from github.Organization import Organization
     from github.PullRequest import PullRequest
     from github.PullRequestReview import PullRequestReview
 
@@ -47,8 +51,11 @@ class Token:
         return self._secret
 
     def out_of(self, text: str) -> str:
-        """``text`` without the token."""
-        return text.replace(self._secret, "***") if self._secret else text
+        """``text`` without the token, also as git sends it over HTTP."""
+        if not self._secret:
+            return text
+        basic = base64.b64encode(f"x-access-token:{self._secret}".encode()).decode()
+        return text.replace(self._secret, "***").replace(basic, "***")
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -87,6 +94,8 @@ class OpenPull:
     """The branch's name in the repository that it is in."""
     head_repo: str
     """``owner/name``; empty when that repository is gone."""
+    head_owner: str
+    """Whose repository that is, or was; empty when the account is gone too."""
     base_ref: str
     updated_at: str
     """ISO 8601; a push, a label, a review and a comment each change it."""
@@ -139,14 +148,31 @@ class Comment:
     author: str
 
 
+class Refused(RemoteError):
+    """GitHub answered, and not with what was asked for; ``status`` is that of HTTP."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+_Found = TypeVar("_Found")
+
+
 class GitHub:
-    """One GitHub, asked with one token. Repositories are ``owner/name``; every method may raise `RemoteError`."""
+    """One GitHub, asked with one token. Repositories are ``owner/name``; every method may raise `RemoteError`.
+
+    What a method costs is said in requests; where pages are named, a page holds 100, and an empty listing is one.
+    """
 
     def __init__(self, url: str, token: Token) -> None:
+        """``url`` is that of the API; `UsageError` when it would send the token in the clear."""
         import github
-        from github.GithubRetry import GithubRetry
+
+        from patchstack.patience import TIMEOUT_S, Patience, Purse
 
         local = _is_loopback(url)
+        _require_safe(url, local)
         self.url = url
         self.token = token
         self.calls = 0
@@ -155,123 +181,148 @@ class GitHub:
             auth=github.Auth.Token(token.reveal()),
             base_url=url,
             per_page=PAGE,
-            timeout=30,
+            timeout=TIMEOUT_S,
             user_agent=f"patchstack/{__version__}",
             lazy=True,
             # The pauses are for the public service; a server on this machine is a test's.
             seconds_between_requests=0 if local else 0.25,
             seconds_between_writes=0 if local else 1.0,
-            retry=GithubRetry(total=2, backoff_factor=0.01, secondary_rate_wait=0.01)
-            if local
-            else GithubRetry(total=4),
+            retry=Patience(purse=Purse(), unsaid_s=0.01, backoff_factor=0.01) if local else Patience(purse=Purse()),
         )
-        self._count_calls()
+        self._shape: type = dict
+        self._watch()
 
-    def _count_calls(self) -> None:
+    def _watch(self) -> None:
+        """Count each request, and take nothing for a listing, or for an object, that is none."""
         requester = self._github.requester
         ask = requester.requestJsonAndCheck
 
-        def counted(*argv: Any, **options: Any) -> Any:
+        def watched(verb: str, url: str, *argv: Any, **options: Any) -> Any:
             self.calls += 1
-            return ask(*argv, **options)
+            if not url.startswith("/") and urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+                raise ValueError(f"it goes on at another server ({url})")
+            headers, body = ask(verb, url, *argv, **options)
+            # PyGithub would take no body, and `{}`, for an empty page, and wraps what is no JSON in a mapping
+            # (PaginatedList._fetchNextPage, Requester.__structuredFromJson).
+            if not isinstance(body, self._shape) or (isinstance(body, dict) and body.keys() <= {"data", "url"}):
+                raise TypeError(f"a {self._shape.__name__} was asked for")
+            return headers, body
 
         # Every typed call and every page of a PaginatedList goes through this one method.
-        setattr(requester, "requestJsonAndCheck", counted)  # noqa: B010
+        setattr(requester, "requestJsonAndCheck", watched)  # noqa: B010
 
     # --- pull requests ---
 
     def open_pulls(self, repo: str, *, into: str | None = None) -> tuple[OpenPull, ...]:
-        """Every open pull request, all pages, oldest first; ``into``: only those into that branch.
+        """Every open pull request, oldest first; ``into``: only those into that branch. As many as there are pages.
 
-        A failure on any page is the failure of all: what is returned is whole.
+        A failure on any page is the failure of all. One that is closed meanwhile can shift another from a page
+        that is still to come onto one that was read: who misses one must ask for it (`pull`).
         """
         wanted = {} if into is None else {"base": into}
-        with self._asking(f"the open pull requests of {repo}"):
+
+        def ask() -> tuple[OpenPull, ...]:
             pages = self._repo(repo).get_pulls(state="open", sort="created", direction="asc", **wanted)
-            # A pull request that is opened or closed between two pages can shift one onto both.
+            # One that is opened meanwhile can shift another onto both pages.
             return tuple({pull.number: pull for pull in map(_pull, pages)}.values())
 
+        return self._ask(f"the open pull requests of {repo}", ask, list)
+
     def pull(self, repo: str, number: int) -> OpenPull:
-        """One pull request, open or not."""
-        with self._asking(f"pull request {repo}#{number}"):
-            return _pull(self._repo(repo).get_pull(number))
+        """One pull request, open or not. One request."""
+        return self._ask(f"pull request {repo}#{number}", lambda: _pull(self._repo(repo).get_pull(number)))
 
     def reviews(self, repo: str, number: int) -> tuple[Review, ...]:
-        """Its reviews, oldest first."""
+        """Its reviews, oldest first. As many as there are pages."""
         from github.PullRequest import PullRequest as LazyPull
 
-        with self._asking(f"the reviews of {repo}#{number}"):
+        def ask() -> tuple[Review, ...]:
             where = {"url": f"/repos/{repo}/pulls/{number}", "number": number}
             lazy = LazyPull(requester=self._github.requester, attributes=where, completed=True)
             return tuple(map(_review, lazy.get_reviews()))
 
+        return self._ask(f"the reviews of {repo}#{number}", ask, list)
+
     def label_events(self, repo: str, number: int) -> tuple[LabelEvent, ...]:
-        """Each time that a label was put on it or taken off, oldest first."""
-        with self._asking(f"the labels of {repo}#{number}"):
+        """Each time that a label was put on it or taken off, oldest first. As many as its events have pages."""
+
+        def ask() -> tuple[LabelEvent, ...]:
             events = self._issue(repo, number).get_events()
             return tuple(_label_event(event) for event in events if event.event in {"labeled", "unlabeled"})
 
-    def pushes(self, repo: str, branch: str) -> tuple[Push, ...]:
-        """The newest pushes to a branch (at most 100), newest first.
+        return self._ask(f"the labels of {repo}#{number}", ask, list)
 
+    def pushes(self, repo: str, branch: str) -> tuple[Push, ...] | None:
+        """The newest pushes to a branch (at most 100), newest first; None when the token may not see them.
+
+        That is so for a private repository that it was not made for, and for one that is gone. One request.
         https://docs.github.com/en/rest/repos/repos#list-repository-activities
         """
-        with self._asking(f"the pushes to {branch} of {repo}"):
+
+        def ask() -> tuple[Push, ...]:
             asked = {"ref": f"refs/heads/{branch}", "per_page": str(PAGE), "direction": "desc"}
             _, rows = self._github.requester.requestJsonAndCheck("GET", f"/repos/{repo}/activity", parameters=asked)
-            return tuple(Push(Sha(row["before"]), Sha(row["after"]), row["timestamp"]) for row in rows)
+            return tuple(Push(_sha(row["before"]), _sha(row["after"]), _moment(row["timestamp"])) for row in rows)
+
+        return self._unless_absent(f"the pushes to {branch} of {repo}", ask, list)
 
     def can_write(self, repo: str, login: str) -> bool:
-        """Whether that account may push to ``repo``."""
-        with self._asking(f"what {login} may do in {repo}"):
-            return self._repo(repo).get_collaborator_permission(login) in {"admin", "write"}
+        """Whether that account may push to ``repo``; False for one that is gone, or no person's. One request."""
+        ask = lambda: self._repo(repo).get_collaborator_permission(login)  # noqa: E731
+        return self._unless_absent(f"what {login} may do in {repo}", ask) in {"admin", "write"}
 
     # --- issues and comments ---
 
     def viewer(self) -> str:
-        """The login that this token writes under."""
-        import github
-
+        """The login that this token writes under. One request."""
         try:
-            with self._asking("who the token belongs to"):
-                return str(self._github.get_user().login)
-        except RemoteError as error:
-            cause = error.__cause__
-            if isinstance(cause, github.GithubException) and cause.status == 403:
+            return self._ask("who the token belongs to", lambda: str(self._github.get_user().login))
+        except Refused as error:
+            if error.status == 403:
                 return ACTIONS_LOGIN
             raise
 
     def issues(self, repo: str, *, creator: str) -> tuple[Issue, ...]:
-        """The issues that ``creator`` opened, open and closed, those changed last first; no pull requests."""
+        """The issues that ``creator`` opened, open and closed, those changed last first; no pull requests.
+
+        As many as there are pages, the pull requests of ``creator`` among them.
+        """
         from github.NamedUser import NamedUser
 
-        with self._asking(f"the issues of {creator} in {repo}"):
+        def ask() -> tuple[Issue, ...]:
             who = NamedUser(requester=self._github.requester, attributes={"login": creator}, completed=True)
             found = self._repo(repo).get_issues(creator=who, state="all", sort="updated", direction="desc")
             return tuple(
-                Issue(issue.number, issue.title, issue.body or "", issue.state == "open", issue.user.login)
+                Issue(issue.number, _text(issue.title), _text(issue.body), issue.state == "open", _login(issue.user))
                 for issue in found
                 if "/pull/" not in issue.html_url  # GitHub lists pull requests among the issues
             )
 
+        return self._ask(f"the issues of {creator} in {repo}", ask, list)
+
     def open_issue(self, repo: str, title: str, body: str) -> int:
-        with self._asking(f"a new issue in {repo}"):
-            return self._repo(repo).create_issue(title=title, body=body).number
+        """Its number. One request, never repeated once it may have been heard."""
+        ask = lambda: self._repo(repo).create_issue(title=title, body=body).number  # noqa: E731
+        return self._ask(f"a new issue in {repo}", ask)
 
     def edit_issue(self, repo: str, number: int, *, title: str, body: str, is_open: bool) -> None:
-        with self._asking(f"a change of {repo}#{number}"):
-            state = "open" if is_open else "closed"
-            self._issue(repo, number).edit(title=title, body=body, state=state)
+        """One request."""
+        state = "open" if is_open else "closed"
+        ask = lambda: self._issue(repo, number).edit(title=title, body=body, state=state)  # noqa: E731
+        self._ask(f"a change of {repo}#{number}", ask)
 
     def comments(self, repo: str, number: int) -> tuple[Comment, ...]:
-        """The comments on an issue or a pull request, oldest first."""
-        with self._asking(f"the comments on {repo}#{number}"):
+        """The comments on an issue or a pull request, oldest first. As many as there are pages."""
+
+        def ask() -> tuple[Comment, ...]:
             found = self._issue(repo, number).get_comments()
-            return tuple(Comment(one.id, one.body or "", one.user.login if one.user else "") for one in found)
+            return tuple(Comment(one.id, _text(one.body), _login(one.user)) for one in found)
+
+        return self._ask(f"the comments on {repo}#{number}", ask, list)
 
     def comment(self, repo: str, number: int, body: str) -> None:
-        with self._asking(f"a comment on {repo}#{number}"):
-            self._issue(repo, number).create_comment(body)
+        """One request, never repeated once it may have been heard."""
+        self._ask(f"a comment on {repo}#{number}", lambda: self._issue(repo, number).create_comment(body))
 
     # --- inside ---
 
@@ -285,33 +336,56 @@ class GitHub:
         where = {"url": f"/repos/{repo}/issues/{number}", "number": number}
         return LazyIssue(requester=self._github.requester, attributes=where, completed=True)
 
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """Whatever PyGithub and what is below it raise, as one `RemoteError` about ``what``."""
+    def _ask(self, what: str, ask: Callable[[], _Found], shape: type = dict) -> _Found:
+        """What ``ask`` finds in answers of that shape; whatever it raises is one `RemoteError` about ``what``."""
+        self._shape = shape
+        try:
+            return ask()
+        except Exception as error:  # the libraries below raise a dozen kinds, assertions among them
+            failure = self._failure(what, error)
+        # Not where `error` is at hand: as its context it would bring along frames that hold the token.
+        raise failure
+
+    def _unless_absent(self, what: str, ask: Callable[[], _Found], shape: type = dict) -> _Found | None:
+        try:
+            return self._ask(what, ask, shape)
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _failure(self, what: str, error: Exception) -> RemoteError:
         import github
         import requests
 
-        try:
-            yield
-        except github.GithubException as error:
-            raise RemoteError(self._said(what, error)) from error
-        except (requests.RequestException, OSError) as error:
-            why = self.token.out_of(str(error))
-            raise RemoteError(f"{self.url} did not answer about {what}: {why}; run again when it does") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = self.token.out_of(f"{type(error).__name__}: {error}")
-            raise RemoteError(f"{self.url} answered something else than GitHub does about {what}: {why}") from error
+        from patchstack.patience import Answered
 
-    def _said(self, what: str, error: github.GithubException) -> str:
-        data = error.data if isinstance(error.data, dict) else {}
-        message = self.token.out_of(str(data.get("message") or error.message or "nothing said"))
-        fix = {
+        if isinstance(error, Answered):
+            return self._said(what, error.status, error.message, limited=error.limited)
+        if isinstance(error, github.GithubException):
+            body = error.data if isinstance(error.data, dict) else {}
+            return self._said(what, error.status, str(body.get("message") or error.message or ""))
+        why = self.token.out_of(f"{type(error).__name__}: {error}")
+        if isinstance(error, (requests.RequestException, OSError)):
+            return RemoteError(f"{self.url} did not answer about {what}: {why}; run again when it does")
+        return RemoteError(
+            f"{self.url} answered something else than GitHub does about {what}: {why}; look whether GITHUB_API_URL "
+            "is that of GitHub's API, and run again"
+        )
+
+    def _said(self, what: str, status: int, message: str, *, limited: bool = False) -> Refused:
+        fixes = {
             401: "the token is not accepted: make a new one, or look whether it was revoked",
-            403: "the token lacks a permission, or its rate is used up",
+            403: "the token lacks a permission that docs/github.md names, or its owner's approval",
             404: "it is not there, or the token may not see it",
-            429: "its rate is used up: run again later",
-        }.get(error.status, "run again when it does")
-        return f"{self.url} answered {error.status} about {what}: {message}; {fix}"
+        }
+        fix = fixes.get(status, "run again when it does")
+        if limited:
+            fix = "its rate is used up: run again later, what was read until now is kept"
+        elif 300 <= status < 400:
+            fix = "a repository that was renamed must be written by its new name"
+        said = self.token.out_of(_text(message)) or "nothing said"
+        return Refused(f"{self.url} answered {status} about {what}: {said}; {fix}", status)
 
 
 def connect() -> GitHub:
@@ -332,21 +406,32 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _require_safe(url: str, local: bool) -> None:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or not parts.hostname or not (parts.scheme == "https" or (local and parts.scheme == "http")):
+        raise UsageError(
+            "GITHUB_API_URL must begin with https:// and hold no user: a token is sent there; "
+            f"write it like {API}, or like https://github.example.com/api/v3"
+        )
+
+
 def _pull(pull: PullRequest) -> OpenPull:
     # Only what a listing holds: any other attribute would cost one more request for each.
     head_repo = pull.head.repo
+    head_owner = head_repo.full_name.partition("/")[0] if head_repo else _login(pull.head.user)
     return OpenPull(
         number=pull.number,
-        title=pull.title,
-        author=pull.user.login if pull.user else "",
+        title=_text(pull.title),
+        author=_login(pull.user),
         draft=pull.draft,
-        labels=tuple(sorted(label.name for label in pull.labels)),
-        head=Sha(pull.head.sha),
-        head_ref=pull.head.ref,
+        labels=tuple(sorted(_text(label.name) for label in pull.labels)),
+        head=_sha(pull.head.sha),
+        head_ref=_text(pull.head.ref),
         head_repo=head_repo.full_name if head_repo else "",
-        base_ref=pull.base.ref,
+        head_owner=head_owner,
+        base_ref=_text(pull.base.ref),
         updated_at=pull.updated_at.isoformat() if pull.updated_at else "",
-        url=pull.html_url,
+        url=_text(pull.html_url),
         state=pull.state,
         merged=pull.merged_at is not None,
     )
@@ -354,10 +439,31 @@ def _pull(pull: PullRequest) -> OpenPull:
 
 def _review(review: PullRequestReview) -> Review:
     at = review.submitted_at
-    author = review.user.login if review.user else ""
-    return Review(author, review.state, Sha(review.commit_id or ""), at.isoformat() if at else "")
+    commit = _sha(review.commit_id) if review.commit_id else Sha("")
+    return Review(_login(review.user), review.state, commit, at.isoformat() if at else "")
 
 
 def _label_event(event: IssueEvent) -> LabelEvent:
-    by = event.actor.login if event.actor else ""
-    return LabelEvent(event.label.name, event.event == "labeled", by, event.created_at.isoformat())
+    return LabelEvent(
+        _text(event.label.name), event.event == "labeled", _login(event.actor), event.created_at.isoformat()
+    )
+
+
+def _sha(text: object) -> Sha:
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{40}", text):
+        raise ValueError(f"{text!r} is no commit id")
+    return Sha(text)
+
+
+def _login(user: NamedUser | Organization | None) -> str:
+    """Whose account; empty for one that is gone."""
+    return user.login if user else ""
+
+
+def _text(text: str | None) -> str:
+    """Text that can be written down: half of a surrogate pair, which JSON allows, as an escape."""
+    return (text or "").encode(errors="backslashreplace").decode()
+
+
+def _moment(text: str) -> str:
+    return datetime.fromisoformat(text).isoformat()
