@@ -45,7 +45,7 @@ def plan(
     patches = read_series(work.patches_folder)
     candidates = _candidates(work, store, base, patches, without, listed)
     run.write(candidates)
-    deduped = dedup(store, candidates, _skips(work))
+    deduped = dedup(store, candidates, skips(work))
     run.write(deduped)
     named = fingerprint(
         candidates,
@@ -53,7 +53,7 @@ def plan(
         git_version=git,
         patchstack_version=__version__,
         patches={patch.slug: patch.digest for patch in patches},
-        skips=_skips(work),
+        skips=skips(work),
         protected=work.config.pulls.protected,
         inputs=_inputs(work, patches),
     )
@@ -82,13 +82,13 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
         store,
         candidates,
         lane=work.lane_name,
-        skips=_skips(work),
+        skips=skips(work),
         fingerprint=before.fingerprint,
         protected=work.config.pulls.protected,
         progress=work.progress,
     )
     if again:
-        verify(store, candidates, made.composition, skips=_skips(work), protected=work.config.pulls.protected)
+        verify(store, candidates, made.composition, skips=skips(work), protected=work.config.pulls.protected)
     for value in (made.deduped, made.plan, made.composition):
         run.write(value)
     return made.composition
@@ -178,7 +178,7 @@ def _candidates(
         releases=read_releases(work, store, needed),
         progress=work.progress,
     )
-    found = _discovered(work, store, base, listed)
+    found = discovered(work, store, base, listed)
     pull_candidates, unfit = pull_topics(
         store,
         base,
@@ -192,7 +192,7 @@ def _candidates(
     return Candidates(base, (*topics, *pull_candidates), everyone_else, found.asked, found.blocked)
 
 
-def _discovered(work: Workplace, store: Repository, base: Base, listed: Mapping[str, Sha] | None) -> Discovered:
+def discovered(work: Workplace, store: Repository, base: Base, listed: Mapping[str, Sha] | None = None) -> Discovered:
     """Tonight's pull requests: from GitHub, or from the remote's own refs; none where deploy.yaml names no source."""
     if not work.local and not work.config.pulls.sources:
         return Discovered((), (), (), ())
@@ -237,7 +237,8 @@ def _promoted_pulls(work: Workplace, listed: Mapping[str, Sha]) -> dict[str, Sha
     return {name: head for name, head in last.line.included if "#" in name} if last else {}
 
 
-def _skips(work: Workplace) -> Mapping[str, str]:
+def skips(work: Workplace) -> Mapping[str, str]:
+    """Why deploy.yaml leaves pull requests out, by name."""
     return {skip.name_in(work.config.fork.repo): skip.because for skip in work.config.pulls.skip}
 
 
