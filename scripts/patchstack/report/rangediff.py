@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from patchstack.errors import RemoteError
 from patchstack.git import ZERO, Repository
-from patchstack.model import Composition, Kind, LedgerLine, LeftOut, RangeDiff, Sha
+from patchstack.model import Composition, Kind, LedgerLine, LeftOut, RangeDiff, Sha, Topic
 
 NEW, UNCHANGED, CHANGED, GONE = "new", "unchanged", "changed", "gone"
 
@@ -49,6 +49,11 @@ def range_diffs(store: Repository, old: LedgerLine | None, composition: Composit
     left_out = {item.name: item for item in composition.left_out}
     gone = (RangeDiff(name, GONE, _why(left_out.get(name))) for name in before if name not in present)
     return (*found, *gone)
+
+
+def compare_patch(store: Repository, then: Topic, now: Topic) -> RangeDiff:
+    """Two forms of one patch, each as a topic in ``store``."""
+    return _compare(store, now.name, _Own(then.own_from, then.own_to), _Own(now.own_from, now.own_to))
 
 
 def _why(item: LeftOut | None) -> str:

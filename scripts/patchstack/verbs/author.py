@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from patchstack import config as configuration
+from patchstack import verdict
 from patchstack.config import Upstream
 from patchstack.errors import EXIT_CODES, ConfigError, RemoteError, StaleFiles
 from patchstack.git import Repository
@@ -17,6 +18,7 @@ from patchstack.patches.edit import Edited, edit
 from patchstack.patches.export import export
 from patchstack.patches.header import Patch
 from patchstack.patches.known import read_known_releases, releases_to_try
+from patchstack.patches.lint import LintReport
 from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
@@ -64,10 +66,36 @@ def validate(config_path: Path) -> Validated:
     return Validated(tuple(lanes), tuple(slugs))
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What lint finds, before any of it is an error."""
+
+    report: LintReport
+    stale: list[str]
+    """Generated files that are not as `generate` writes them."""
+    bases: dict[str, Base]
+    """Every release on which patches were tried, by version."""
+    known: tuple[str, ...]
+    """Those of `patches/releases`."""
+
+
 def lint(work: Workplace) -> list[str]:
     """Check every patch on every lane's base and on every release that its diffs are for; what was checked.
 
     Also that the generated files are fresh.
+    """
+    found = inspect(work)
+    found.report.require_clean()
+    if found.stale:
+        raise StaleFiles(f"{', '.join(found.stale)}: not what `make schema` writes; run it and commit the result")
+    names = ", ".join(path.name for path in (configuration.SCHEMA_PATH, verdict.SCHEMA_PATH))
+    return [*found.report.checked, f"{names} and {README} are fresh"]
+
+
+def inspect(work: Workplace, *, on_ranges: bool = True) -> Inspection:
+    """All of `lint` but its judgement; raises only for what nobody can read.
+
+    ``on_ranges``: on every release of the diffs' ranges, and not only on the lanes' and those they were cut on.
     """
     validate(work.config_path)
     patches = read_series(work.patches_folder)
@@ -77,15 +105,14 @@ def lint(work: Workplace) -> list[str]:
     for name in work.config.lanes:
         base = base_of(work, store, name)
         bases[base.version] = base
-    cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
-    bases |= read_releases(work, store, (cut_on | set(releases_to_try(patches, known))) - bases.keys())
+    wanted = {variant.cut_on for patch in patches for variant in patch.variants}
+    if on_ranges:
+        wanted |= set(releases_to_try(patches, known))
+    bases |= read_releases(work, store, wanted - bases.keys())
     kills, unreadable = _kills_of(work.root, patches)
     found = lint_patches(patches, bases, store, root=work.root, kills=kills, progress=work.progress)
-    replace(found, problems=(*unreadable, *found.problems)).require_clean()
-    stale = stale_files(work.root)
-    if stale:
-        raise StaleFiles(f"{', '.join(stale)}: not what `make schema` writes; run it and commit the result")
-    return [*found.checked, f"{configuration.SCHEMA_PATH.name} and {README} are fresh"]
+    report = replace(found, problems=(*unreadable, *found.problems))
+    return Inspection(report, stale_files(work.root), bases, known)
 
 
 def _kills_of(root: Path, patches: Iterable[Patch]) -> tuple[dict[str, list[KillMark]], list[str]]:
@@ -209,7 +236,11 @@ def generated(root: Path) -> dict[Path, str]:
     text = readme.read_text() if readme.is_file() else ""
     for name, content in (("patches", table_of_patches(root)), ("exit-codes", table_of_exit_codes())):
         text = _between_markers(text, name, content)
-    return {readme: text, configuration.SCHEMA_PATH: configuration.schema_text()}
+    return {
+        readme: text,
+        configuration.SCHEMA_PATH: configuration.schema_text(),
+        verdict.SCHEMA_PATH: verdict.schema_text(),
+    }
 
 
 def stale_files(root: Path) -> list[str]:
