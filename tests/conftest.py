@@ -59,9 +59,8 @@ def sealed_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _seal(monkeypatch: pytest.MonkeyPatch, home: Path, kind: str) -> Path:
     (home / ".gitconfig").write_text(_GITCONFIG)
-    dropped = (
-        ("GIT_", "XDG_", "LC_", "PATCHSTACK_") if kind == "e2e" else ("GIT_", "XDG_", "LC_", "PATCHSTACK_", "PIP_")
-    )
+    # A workflow's own GITHUB_ and GH_ settings, its token among them, are no business of a test.
+    dropped = ("GIT_", "GITHUB_", "GH_", "XDG_", "LC_", "PATCHSTACK_", *(() if kind == "e2e" else ("PIP_",)))
     for name in [name for name in os.environ if name.startswith(dropped)]:
         monkeypatch.delenv(name)
     for name, value in {

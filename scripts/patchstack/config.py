@@ -218,6 +218,21 @@ class Config(_Part):
                         )
         return self
 
+    @model_validator(mode="after")
+    def _repositories_are_spelled_alike(self) -> Config:
+        sources = {source.repo for source in self.pulls.sources if isinstance(source, GitHubSource)}
+        for repo in sources:
+            # GitHub does not tell repositories apart by letter case, and names of pull requests do.
+            if repo != self.fork.repo and repo.casefold() == self.fork.repo.casefold():
+                raise ValueError(f"source {repo!r} is fork.repo, {self.fork.repo!r}; spell both alike")
+        for skip in self.pulls.skip:
+            if skip.repo is not None and skip.repo not in {self.fork.repo, *sources}:
+                raise ValueError(
+                    f"skip: no source lists pull requests of {skip.repo!r}; mend its spelling, or take the entry of "
+                    f"{skip.pr} out"
+                )
+        return self
+
     @field_validator("channels")
     @classmethod
     def _moves_the_branch(cls, value: dict[str, Channel]) -> dict[str, Channel]:

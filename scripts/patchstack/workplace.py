@@ -63,6 +63,11 @@ class Workplace:
         return bool(self.github_sources)
 
     @property
+    def on_github(self) -> bool:
+        """The remote is the fork on GitHub, because nobody named another one."""
+        return not self.embedded and self.remote == repository_url(self.config.fork.repo)
+
+    @property
     def patches_folder(self) -> Path:
         """As the user named the place, so that a message names a file as the user would."""
         return self.config_path.parent / "patches"

@@ -150,7 +150,7 @@ def test_a_first_night_promotes_and_an_unchanged_one_has_nothing_to_do(first_nig
     }
     assert json.loads((run / "report.json").read_text()) == report
 
-    status = place.run("status", "--json")
+    status = place.run("--local", "status", "--json")
     assert (status.code, status.json["night"]["night"], status.json["tip"]) == (0, report["night"], place.deploy())
 
     before = place.refs()
@@ -181,7 +181,7 @@ def test_a_patch_that_lost_a_hunk_makes_the_night_red(promoted: Place) -> None:
     assert red.json["promotion"] is None
     assert place.refs() == before
     # A red night is not settled: the next one tests again.
-    assert place.run("promote").code == 1
+    assert place.run("--local", "promote").code == 1
     assert place.refs() == before
 
 
@@ -299,20 +299,20 @@ def test_a_patch_is_proven_on_what_it_requires(place: Place) -> None:
 
 
 def test_a_stage_starts_from_the_files_of_the_one_before(place: Place) -> None:
-    planned = place.run("plan", "--json")
+    planned = place.run("--local", "plan", "--json")
     assert planned.code == 0, planned.err
     (run,) = (place.root / ".patchstack" / "runs").iterdir()
-    merged = place.run("merge", "--run", run.name, "--verify", "--json")
+    merged = place.run("--local", "merge", "--run", run.name, "--verify", "--json")
     assert merged.code == 0, merged.err
     assert merged.json["fingerprint"] == planned.json["fingerprint"]
-    nothing = place.run("promote", "--run", run.name)
+    nothing = place.run("--local", "promote", "--run", run.name)
     assert (nothing.code, "has no verdicts.json" in nothing.err) == (2, True)
 
 
 def test_plan_and_merge_need_one_wheel_and_no_bed(place: Place, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for verb in ("plan", "merge"):
-        done = place.run(verb, PATCHSTACK_CACHE=str(cache))
+        done = place.run("--local", verb, PATCHSTACK_CACHE=str(cache))
         assert done.code == 0, done.err
     assert {path.name for path in cache.iterdir()} == {"wheels"}
     downloaded = sum(path.stat().st_size for path in (cache / "wheels").rglob("*") if path.is_file())
@@ -323,15 +323,33 @@ def test_plan_and_merge_need_one_wheel_and_no_bed(place: Place, tmp_path: Path) 
     assert offline.code == 0, offline.err
 
 
-def test_a_source_that_cannot_be_asked_is_said_and_never_an_empty_list(place: Place) -> None:
-    config = place.root / "deploy.yaml"
-    config.write_text(
-        config.read_text().replace("{refs: refs/pull/*/head}", "{repo: acme/sglang, into: [base/production]}")
-    )
-    for verb in ("plan", "nightly"):
-        done = place.run(verb)
-        assert (done.code, "GitHub cannot be asked yet" in done.err) == (2, True), done.err
-    assert not (place.root / ".patchstack" / "remote.git").exists()
+def test_without_a_token_what_asks_github_says_so_and_makes_nothing(place: Place) -> None:
+    for argv in (("plan",), ("merge",), ("test",), ("nightly",), ("nightly", "--dry-run")):
+        done = place.run(*argv)
+        assert (done.code, "none of PATCHSTACK_TOKEN, GITHUB_TOKEN, GH_TOKEN is set" in done.err) == (2, True), done.err
+        assert "acme/sglang, sgl-project/sglang" in done.err
+    state = place.root / ".patchstack"
+    assert not (state / "remote.git").exists()
+    assert not (state / "store.git").exists()
+    assert not list((state / "runs").iterdir())
+
+
+def test_an_author_needs_no_github(place: Place) -> None:
+    """Each without --local, without a token, and with no server that could answer."""
+    nowhere = {"GITHUB_SERVER_URL": "http://127.0.0.1:9", "GITHUB_API_URL": "http://127.0.0.1:9"}
+    work = place.root / "work"
+    for argv in (
+        ("validate",),
+        ("patch", "edit", SLUG, str(work)),
+        ("patch", "export", SLUG, "--from", str(work)),
+        ("prove", SLUG, "--dry-run"),
+    ):
+        done = place.run(*argv, **nowhere)
+        assert done.code == 0, (argv, done.err)
+    deployed = place.run("status", **nowhere)
+    assert (deployed.code, "http://127.0.0.1:9/acme/sglang.git cannot be read" in deployed.err) == (8, True)
+    assert "--local" in deployed.err
+    assert place.run("--local", "status", **nowhere).code == 0
 
 
 def test_a_night_that_runs_already_is_left_alone(place: Place) -> None:

@@ -16,7 +16,7 @@ from patchstack.release.status import StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.plan import read_composition, stack_of
-from patchstack.verbs.remote import open_remote
+from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.test import verdicts_on
 from patchstack.workplace import Workplace
 
@@ -79,13 +79,14 @@ def status(work: Workplace) -> StatusReport:
     """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer."""
     missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
     judged = work.newest(Verdicts)
-    return read_status(
-        work.store(),
-        None if missing else work.remote,
-        lane=work.lane_name,
-        branch=work.lane.branch,
-        now=now_utc(),
-        channels=tuple(work.config.channels),
-        latest=work.newest_report(),
-        verdicts=judged.read(Verdicts).verdicts if judged else None,
-    )
+    with naming_the_way_out(work):
+        return read_status(
+            work.store(),
+            None if missing else work.remote,
+            lane=work.lane_name,
+            branch=work.lane.branch,
+            now=now_utc(),
+            channels=tuple(work.config.channels),
+            latest=work.newest_report(),
+            verdicts=judged.read(Verdicts).verdicts if judged else None,
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from patchstack.errors import RemoteError
 from patchstack.model import Sha
 from patchstack.release.ledger import tag_prefix
 from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
@@ -21,7 +23,19 @@ def list_remote(work: Workplace) -> Mapping[str, Sha]:
     patterns = ["refs/heads/*", f"refs/tags/{tag_prefix(work.lane_name)}*"]
     if not work.asks_github:
         patterns.append("refs/pull/*/head")
-    return work.store().ls_remote(work.remote, *patterns)
+    with naming_the_way_out(work):
+        return work.store().ls_remote(work.remote, *patterns)
+
+
+@contextmanager
+def naming_the_way_out(work: Workplace) -> Iterator[None]:
+    """Where the fork on GitHub cannot be read, its reader may have meant the remote of this machine."""
+    try:
+        yield
+    except RemoteError as error:
+        if work.on_github:
+            raise RemoteError(f"{error}; was {work.state.remote_git} meant? use --local") from error
+        raise
 
 
 def open_remote(work: Workplace, listed: Mapping[str, Sha] | None = None) -> RemoteState:

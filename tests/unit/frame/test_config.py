@@ -40,7 +40,9 @@ PLAIN = "write plain `key: value` lines, `schema: 1` first"
 
 
 def test_the_committed_file_validates_and_the_least_file_has_defaults(tmp_path: Path) -> None:
-    assert config.load(ROOT / "deploy.yaml").lanes["production"].branch == "deploy"
+    committed = config.load(ROOT / "deploy.yaml")
+    assert committed.lanes["production"].branch == "deploy"
+    assert committed.pulls.sources == config.load(designed(tmp_path)).pulls.sources
     (tmp_path / "deploy.yaml").write_text(GOOD)
     least = config.load(tmp_path / "deploy.yaml")
     assert (least.fork.main, least.fork.remote, least.max_lost, least.pulls.sources) == ("main", None, 2, ())
@@ -173,9 +175,65 @@ max_age_days: 7
 """
 
 
+def designed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    text = DESIGNED
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "deploy.yaml"
+    path.write_text(text)
+    return path
+
+
 def test_the_design_s_own_file_validates(tmp_path: Path) -> None:
-    (tmp_path / "deploy.yaml").write_text(DESIGNED)
-    designed = config.load(tmp_path / "deploy.yaml")
-    assert designed.lanes["production"].optional == ("pd-transfer-parking",)
-    assert [type(source).__name__ for source in designed.pulls.sources] == ["GitHubSource", "GitHubSource"]
+    found = config.load(designed(tmp_path))
+    assert found.lanes["production"].optional == ("pd-transfer-parking",)
+    assert found.pulls.sources == (
+        config.GitHubSource(repo="acme/sglang", into=("base/production", "stack/production")),
+        config.GitHubSource(repo="sgl-project/sglang", into=("main",), heads=("acme",)),
+    )
     Draft202012Validator(json.loads(config.schema_text())).validate(yaml.safe_load(DESIGNED))
+
+
+SKIP = "{pr: 23003, because: superseded by 9}"
+
+
+@pytest.mark.parametrize(
+    ("skip", "name"),
+    [
+        (SKIP, "23003"),
+        ("{pr: 41, repo: acme/sglang, because: not yet}", "#41"),
+        ("{pr: 41, repo: sgl-project/sglang, because: not yet}", "sgl-project/sglang#41"),
+    ],
+)
+def test_a_skip_is_of_one_repository_or_of_whichever_has_the_number(tmp_path: Path, skip: str, name: str) -> None:
+    (entry,) = config.load(designed(tmp_path, (SKIP, skip))).pulls.skip
+    assert entry.name_in("acme/sglang") == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            SKIP,
+            "{pr: 41, repo: sglproject/sglang, because: not yet}",
+            "no source lists pull requests of 'sglproject/sglang'; mend its spelling, or take the entry of 41 out",
+        ),
+        ("repo: acme/sglang, into", "repo: Acme/sglang, into", "source 'Acme/sglang' is fork.repo, 'acme/sglang'"),
+        ("into: [base/production, stack/production]", "into: [deploy]", "'deploy' of the fork are never composed"),
+        ("into: [base/production, stack/production]", "into: [main]", "'main' of the fork are never composed"),
+        ("label: deploy", "label: Blocked", "'Blocked' would both admit and block"),
+        (
+            "{repo: sgl-project/sglang, into: [main], heads: [acme]}",
+            "{refs: refs/pull/*/head}",
+            "`refs` and `repo` list the same pull requests; keep one kind of source",
+        ),
+        ("heads: [acme]", "heads: [-x]", "pulls.sources.1.heads.0: '-x' is not of the right form"),
+        ("heads: [acme]", 'include: [""]', "pulls.sources.1.include.0: String should have at least 1 character"),
+    ],
+)
+def test_sources_that_cannot_be_meant_are_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(designed(tmp_path, (old, new)))
+    (found,) = caught.value.problems
+    assert problem in found
