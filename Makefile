@@ -10,14 +10,18 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DIGEST = $(shell cat $(1) pyproject.toml | sha256sum | cut -c1-16)
 READY := $(VENV)/ready-$(call DIGEST,requirements.lock)
 TOOL_READY := $(VENV)/tool-$(call DIGEST,requirements-tool.lock)
+NODE := tests/support/node
+NODE_READY := $(VENV)/node/ready-$(call DIGEST,$(NODE)/package-lock.json)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
-.PHONY: help setup tool debian nightly test test-all lint lint-workflows format schema relock relock-bed bench clean
+.PHONY: help setup node tool debian nightly test test-all lint lint-workflows format schema relock relock-bed bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: debian $(READY) ## Debian packages and the tool's own environment (36 MB)
+setup: debian $(READY) ## Debian packages and the tool's own environment (120 MB)
+
+node: setup $(NODE_READY) ## the node packages of tests and lint (32 MB)
 
 tool: $(if $(wildcard $(READY)),,$(TOOL_READY)) ## that environment without what only tests need: for a workflow's job
 
@@ -47,13 +51,21 @@ define make-venv
 	@touch $@
 endef
 
+# Below the environment, for it goes away with it. Of GitHub's description of its API, in 17 forms of 400 MB, one is read.
+$(NODE_READY): | $(READY)
+	@echo "setup: installing the node packages of $(NODE)"
+	@rm -rf $(VENV)/node && cp -r $(NODE) $(VENV)/node
+	@$(BIN)/npm ci --prefix $(VENV)/node --silent
+	@find $(VENV)/node/node_modules/@octokit/openapi/generated -name '*.json' ! -name api.github.com.json -delete
+	@touch $@
+
 nightly: setup ## one night on this machine: compose, prove, promote to the embedded remote
 	@$(BIN)/patchstack nightly --local
 
 BUDGET_S := 2400
 RERUN := due
 
-test: setup ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
+test: node ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
 	@begin=$$SECONDS; spent=""; \
 	did() { spent="$$spent$$1 $$((SECONDS - begin)) s, "; begin=$$SECONDS; }; \
 	$(MAKE) --no-print-directory lint; did lint; \
@@ -65,7 +77,7 @@ test: setup ## what CI runs: lint, unit tests, every guard on both trees, whole 
 test-all: setup ## the same, with no answer kept from an earlier run
 	@$(MAKE) --no-print-directory test RERUN=all
 
-lint: setup lint-workflows ## ruff, mypy, the schema, the patches, the workflows
+lint: node lint-workflows ## ruff, mypy, the schema, the patches, the workflows
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/patchstack validate && $(BIN)/patchstack lint
 
 WORKFLOWS := .github
@@ -96,6 +108,7 @@ relock: setup ## resolve requirements.lock again, and requirements-tool.lock wit
 	@cp requirements.lock requirements-tool.lock  # what it holds is kept at its version
 	@$(RELOCK) --build-deps-for editable --output-file requirements-tool.lock pyproject.toml
 	@rm -rf .relock
+	@$(BIN)/npm update --prefix $(NODE) --package-lock-only --silent
 
 relock-bed: setup ## resolve the test bed's locks again (3 GB to download)
 	@$(BIN)/python -c "from pathlib import Path; from patchstack.regress.lock import relock; \
