@@ -16,6 +16,9 @@ from typing import NoReturn
 import click
 
 from patchstack import __version__
+from patchstack.commands.comment import comment
+from patchstack.commands.patch_import import patch_import
+from patchstack.commands.review import review
 from patchstack.console import (
     Options,
     ReaderLeft,
@@ -324,6 +327,9 @@ def patch_export(options: Options, slug: str, folder: Path | None, as_json: bool
         emit("\n".join(f"{path}: {verb}" for path in written) or f"{slug}: canonical already, nothing to write")
 
 
+patch.add_command(patch_import)
+
+
 @main_group.command()
 @with_json
 @with_dry_run
@@ -340,6 +346,10 @@ def generate(options: Options, as_json: bool, dry_run: bool) -> None:
         emit("\n".join(f"{name}: {'stale' if dry_run else 'written'}" for name in stale) or "all fresh")
 
 
+for verb in (review, comment):
+    main_group.add_command(verb)
+
+
 def main() -> NoReturn:
     """Run a verb; the only place where an exception becomes a message and an exit code."""
     speak_plainly()
@@ -348,7 +358,7 @@ def main() -> NoReturn:
         for stop in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(stop) is signal.SIG_DFL:
                 signal.signal(stop, signal.default_int_handler)
-        main_group.main(standalone_mode=False)
+        ended = main_group.main(standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
@@ -372,4 +382,4 @@ def main() -> NoReturn:
         traceback.print_exc()
         click.echo("patchstack: this is a bug; please report it with the lines above", err=True)
         sys.exit(PatchstackError.exit_code)
-    sys.exit(0)
+    sys.exit(ended or 0)  # a verb that said all it has to say ends with `context.exit(code)`

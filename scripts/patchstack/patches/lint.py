@@ -20,6 +20,7 @@ from patchstack.patches.mail import format_mail
 from patchstack.patches.mutants import mutants_of, name_of
 from patchstack.patches.prose import prose_problems
 from patchstack.patches.site import topic_of
+from patchstack.patches.todo import todo_problems
 from patchstack.patches.variants import Variant
 
 
@@ -59,6 +60,7 @@ def lint(
     ``kills`` gives by slug the mutants that its guards name; of a patch that it lacks nothing is said of them.
     """
     problems = [problem for patch in patches for problem in (*prose_problems(patch), *_file_problems(patch, root))]
+    problems += [problem for patch in patches for problem in todo_problems(patch, root)]
     problems += [problem for patch in patches for problem in _variant_problems(patch, bases)]
     if kills is not None:
         problems += [
