@@ -31,6 +31,7 @@ def night_page(report: NightReport) -> Page:
         parts += sections.tests(report.tests)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
     parts += sections.range_diffs(report.previous, report.range_diffs)
+    parts += sections.asked(report.asked)
     parts += sections.timings(report.timings)
     parts += sections.notes(report.notes)
     return Page(words.night_title(report.night, report.lane, report.headline), _night_lead(report), tuple(parts))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from patchstack.model import (
+    Asked,
     GuardOutcome,
     GuardReport,
     GuardResult,
@@ -44,11 +45,15 @@ def included(topics: Sequence[Topic]) -> Section:
             (Quoted(topic.title),),
             (Quoted(topic.author),),
             (words.short(topic.head),),
-            words.topic_notes(topic),
+            words.joined([note for note in (words.topic_notes(topic), _newer(topic)) if note]),
         )
         for topic in shown
     )
     return Section(words.INCLUDED, table=Table(words.INCLUDED_COLUMNS, rows), more=more)
+
+
+def _newer(topic: Topic) -> Line:
+    return words.newer_head(topic.newer_head) if topic.newer_head else ()
 
 
 def left_out(items: Sequence[LeftOut]) -> tuple[Section, ...]:
@@ -207,6 +212,13 @@ def _block(diff: RangeDiff) -> Block:
     return Block(
         words.difference(diff.name, diff.change), lines[:DIFF_LINES], words.more_lines(len(lines) - DIFF_LINES)
     )
+
+
+def asked(items: Sequence[Asked]) -> tuple[Section, ...]:
+    """What GitHub was asked; none where it was not."""
+    shown, more = _cut(items)
+    lines = tuple(map(words.asked_of, shown))
+    return (Section(words.GITHUB, (words.asked(items),), items=lines, more=more),) if items else ()
 
 
 def timings(items: Sequence[Timing]) -> tuple[Section, ...]:

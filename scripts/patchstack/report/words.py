@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patchstack.errors import EXIT_CODES
+from patchstack.github import PAGE
 from patchstack.model import (
+    Asked,
     Base,
     Composition,
     GuardResult,
@@ -16,6 +18,7 @@ from patchstack.model import (
     Proof,
     Reason,
     Scenario,
+    Sha,
     Status,
     Topic,
     TreeRun,
@@ -33,6 +36,7 @@ VERDICTS = "Channels"
 TIMINGS = "Timings"
 NOTES = "Notes"
 TAGS = "Tags"
+GITHUB = "GitHub"
 MOVES = "Refs"
 
 LEFT_OUT = {
@@ -213,7 +217,38 @@ def left_out(item: LeftOut) -> Line:
     files: Line = (" in ", *names(item.files)) if item.files else ()
     detail: Line = (". ", Prose(item.detail)) if item.detail else (".",)
     title: Line = (" ", Quoted(item.title)) if item.title else ()
-    return (Quoted(item.name), *title, *author, *head, ": ", Badge(reason(item)), *twins, *files, *detail)
+    newer: Line = ("; ", *newer_head(item.newer_head)) if item.newer_head else ()
+    return (Quoted(item.name), *title, *author, *head, ": ", Badge(reason(item)), *twins, *files, *newer, *detail)
+
+
+def newer_head(sha: Sha) -> Line:
+    return ("only what was admitted counts: its newer head ", short(sha), " waits for an admission of its own")
+
+
+# --- what GitHub was asked ---
+
+
+def asked(items: Sequence[Asked]) -> Line:
+    """The pages are what a night has to read; what it asks besides is told apart, for it should not grow with them."""
+    calls, pages = sum(item.calls for item in items), sum(map(_pages, items))
+    rest = calls - pages
+    times = count(calls, "time", "times")
+    besides = count(rest, "time", "times")
+    return (f"GitHub was asked {times}: for {count(pages, 'page', 'pages')} of pull requests, and {besides} besides.",)
+
+
+def asked_of(item: Asked) -> Line:
+    others = (
+        f", {item.others} of them from owners that deploy.yaml does not list: these are not named"
+        if item.others
+        else ""
+    )
+    return (Quoted(item.repo), f": {count(item.open_pulls, 'open pull request', 'open pull requests')}{others}.")
+
+
+def _pages(item: Asked) -> int:
+    """What it takes to list them; a repository without any has one empty page."""
+    return max(1, -(-item.open_pulls // PAGE))
 
 
 # --- tests and verdicts ---
