@@ -320,9 +320,31 @@ class GitHub:
 
         return self._ask(f"the comments on {repo}#{number}", ask, list)
 
+    def comments_since(self, repo: str, since: datetime) -> tuple[tuple[int, Comment], ...]:
+        """What was written or changed since below any issue or pull request, oldest first, each with its number.
+
+        As many as there are pages.
+        """
+
+        def ask() -> tuple[tuple[int, Comment], ...]:
+            found = self._repo(repo).get_issues_comments(sort="created", direction="asc", since=since)
+            return tuple(
+                (int(one.issue_url.rpartition("/")[2]), Comment(one.id, _text(one.body), _login(one.user)))
+                for one in found
+            )
+
+        return self._ask(f"the newest comments of {repo}", ask, list)
+
     def comment(self, repo: str, number: int, body: str) -> None:
         """One request, never repeated once it may have been heard."""
         self._ask(f"a comment on {repo}#{number}", lambda: self._issue(repo, number).create_comment(body))
+
+    def edit_comment(self, repo: str, comment_id: int, body: str) -> None:
+        from github.IssueComment import IssueComment as LazyComment
+
+        where = {"url": f"/repos/{repo}/issues/comments/{comment_id}", "id": comment_id}
+        lazy = LazyComment(requester=self._github.requester, attributes=where, completed=True)
+        self._ask(f"a change of comment {comment_id} of {repo}", lambda: lazy.edit(body))
 
     # --- inside ---
 

@@ -141,6 +141,22 @@ class Answers:
     """Requests to GitHub."""
 
 
+NOT_TRIED = "not tried: the ones before it failed, one after the other"
+THE_ISSUES = "the issues"
+
+
+def issue_named(step: IssueStep) -> str:
+    return f"issue #{step.number}, {step.title}" if step.number else f"a new issue, {step.title}"
+
+
+def comment_named(remark: Remark) -> str:
+    return f"the comment on #{remark.number}"
+
+
+def needs_permission(why: str, permission: str) -> str:
+    return f"{why}; in a workflow the job needs `{permission}`"
+
+
 _DONE = {Act.OPEN: "opened", Act.EDIT: "edited", Act.REOPEN: "opened again", Act.CLOSE: "closed"}
 _WOULD = {Act.OPEN: "opens", Act.EDIT: "edits", Act.REOPEN: "opens again", Act.CLOSE: "closes"}
 

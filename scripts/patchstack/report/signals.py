@@ -83,6 +83,13 @@ def gone(report: NightReport, marker: SignalMarker) -> str | None:
     return inline(("Gone: night ", Quoted(report.night), " (", Quoted(report.at), ")", *said))
 
 
+def promoted_again(status: StatusView, marker: SignalMarker) -> str | None:
+    """The line that closes the issue about no night for too long, once one was promoted in time."""
+    if marker.key != OVERDUE or status.night is None:
+        return None
+    return inline(("Gone: night ", Quoted(status.night.night), " was promoted at ", Quoted(status.night.at), "."))
+
+
 def twin(number: int) -> str:
     """The line that closes the younger of two issues of one signal."""
     return f"Closed: #{number} tells of the same, and is older."
