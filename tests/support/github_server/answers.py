@@ -84,7 +84,7 @@ def page_of(asked: Asked, found: list[Any], url: str) -> tuple[list[Any], dict[s
     size = min(asked.count("per_page", PER_PAGE), MOST_PER_PAGE)
     page = asked.count("page", 1)
     last = max(1, -(-len(found) // size))
-    others = {}
+    others: dict[str, int] = {}
     if page > 1:
         others |= {"prev": min(page - 1, last), "first": 1}
     if page < last:

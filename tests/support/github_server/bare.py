@@ -89,6 +89,18 @@ def set_refs(path: Path, new: Mapping[str, str | None]) -> None:
         git(path, "update-ref", "--stdin", stdin="".join(lines))
 
 
+def keep(path: Path, name: str, sha: str) -> None:
+    """Write a ref that points at something that is there, without the price of a process.
+
+    https://git-scm.com/docs/gitrepository-layout: a loose ref is a file with the SHA in it.
+    """
+    ref = path / name
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    new = ref.with_suffix(".lock")
+    new.write_text(f"{sha}\n")
+    new.replace(ref)
+
+
 def contains(path: Path, descendant: str, ancestor: str) -> bool:
     return attempt(path, "merge-base", "--is-ancestor", ancestor, descendant).returncode == 0
 

@@ -118,7 +118,6 @@ class GitService:
                 return self._run(asked, repository, token, body)
             finally:
                 repository.notice(token.login if token else None)
-                repository.keep_heads()
 
     def _allowed(self, asked: GitAsked, token: Token | None) -> Repository:
         repository = self._hub.repositories.get(asked.repository)

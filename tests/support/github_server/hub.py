@@ -23,6 +23,8 @@ class Hub:
         self.lock = threading.RLock()
         self.clock = Clock()
         self.users: dict[str, User] = {}
+        self.gone: set[str] = set()
+        """Logins of accounts that were deleted."""
         self.tokens: dict[str, Token] = {}
         self.repositories: dict[str, Repository] = {}
         self._ids = itertools.count(1001)
@@ -60,7 +62,6 @@ class Hub:
             gone.notice(None)
             for repository in self.repositories.values():
                 repository.forget_heads_of(gone)
-                repository.keep_heads()
             del self.repositories[name]
             shutil.rmtree(gone.path)
 
@@ -102,7 +103,6 @@ class Hub:
         heads = {issue.pull.head_repo for issue in repository.open_pulls() if issue.pull is not None}
         for name in sorted({repository.name, *(head for head in heads if head)}):
             self.repositories[name].notice(None)
-        repository.keep_heads()
 
     def read_workflow(self, workflow: str, repo: str) -> str:
         """A workflow file: an absolute path on this disk, or a path in the default branch of ``repo``."""

@@ -39,7 +39,6 @@ class Repository:
         self.runners: list[tuple[int, str, tuple[str, ...]]] = []
         self.protected: set[str] = set()
         """Branches that may not be forced or deleted; only shown, not held."""
-        self._unkept: set[int] = set()
         bare.make(path, default_branch, parent.path if parent else None)
         self._known = bare.refs(path, bare.HEADS)
 
@@ -99,7 +98,6 @@ class Repository:
             for issue in into:
                 self._close(issue, by, at)
         elif into:
-            self.keep_heads()
             merged = bare.reached_by(self.path, new, [f"refs/pull/{issue.number}/head" for issue in into])
             for issue in into:
                 if f"refs/pull/{issue.number}/head" in merged:
@@ -113,15 +111,9 @@ class Repository:
             return
         issue.pull.head = new
         issue.updated_at = at
-        self._unkept.add(issue.number)
+        bare.keep(self.path, f"refs/pull/{issue.number}/head", new)
         if kind == "force_push":
             self._record(issue, "head_ref_force_pushed", by, at)
-
-    def keep_heads(self) -> None:
-        """Write the refs ``refs/pull/N/head`` that are not written yet."""
-        heads = {f"refs/pull/{number}/head": self.pull(number).head for number in self._unkept}
-        self._unkept.clear()
-        bare.set_refs(self.path, heads)
 
     def forget_heads_of(self, gone: Repository) -> None:
         for issue in self.all_issues.values():
@@ -160,7 +152,7 @@ class Repository:
                 raise ValueError(missing)
             issue = self._new(title or f"About {head}", body, author, number)
             issue.pull = Pull(sha, head, source.name, source.owner, base, into, draft)
-            self._unkept.add(issue.number)
+            bare.keep(self.path, f"refs/pull/{issue.number}/head", sha)
             return issue.number
 
     def set_draft(self, number: int, draft: bool, by: str) -> None:
@@ -245,9 +237,16 @@ class Repository:
             issue = self.all_issues[number]
             if issue.pull is not None and issue.pull.merged_at is not None:
                 raise ValueError(f"#{number} is merged")
-            if issue.state == "closed":
-                issue.state, issue.closed_at = "open", None
-                self._happened(number, "reopened", by)
+            if issue.state == "open":
+                return
+            if issue.pull is not None and issue.pull.head_repo is not None:
+                tip = self.hub.repositories[issue.pull.head_repo]._tip(issue.pull.head_ref)
+                if tip is None:
+                    raise ValueError(f"the branch of #{number} is gone")
+                issue.pull.head = tip
+                bare.keep(self.path, f"refs/pull/{number}/head", tip)
+            issue.state, issue.closed_at = "open", None
+            self._happened(number, "reopened", by)
 
     def add_label(self, name: str, *, color: str = "ededed", description: str | None = None) -> Label:
         """A label that can be put on things; putting it on makes it, too."""

@@ -36,6 +36,11 @@ class Call:
         assert self.repository is not None
         return self.repository
 
+    @property
+    def writes(self) -> bool:
+        """Whether the token's user may push here; a workflow's always may."""
+        return self.token.is_bot or self.hub.user(self.token.login).permission(self.here.name) != "read"
+
     def issue(self) -> Issue:
         found = self.here.all_issues.get(int(self.part["number"]))
         if found is None:
@@ -254,6 +259,10 @@ def new_issue(call: Call) -> Answer:
             422, "Validation Failed", errors=[{"resource": "Issue", "field": "title", "code": "missing_field"}]
         )
     number = call.here.open_issue(title, _body(call, "Issue"), call.token.login)
+    # GitHub drops what somebody without write access says about labels, and makes no error of it.
+    if call.writes:
+        for name in call.asked.body.get("labels", []):
+            call.here.label(number, name, call.token.login)
     return Answer(201, call.shapes.issue(call.here, call.here.all_issues[number]))
 
 
@@ -270,6 +279,8 @@ def edit_issue(call: Call) -> Answer:
     if state not in (None, "open", "closed"):
         raise Refused(422, "Validation Failed", errors=[{"resource": "Issue", "field": "state", "code": "invalid"}])
     by = call.token.login
+    if not call.writes and by != found.author:
+        raise Refused(403, "Must have admin rights to Repository.")
     call.here.edit(found.number, by, title=call.asked.text("title"), body=_body(call, "Issue"))
     if state == "closed":
         call.here.close(found.number, by)
@@ -287,6 +298,17 @@ def events(call: Call) -> Answer:
 def comments(call: Call) -> Answer:
     found = call.issue()
     return call.page(found.comments, lambda row: call.shapes.comment(call.here, found, row))
+
+
+@route("GET", "/repos/{owner}/{repo}/issues/comments", *ISSUE_OR_PULL)
+def all_comments(call: Call) -> Answer:
+    """https://docs.github.com/en/rest/issues/comments#list-issue-comments-for-a-repository."""
+    since, sort = call.asked.query.get("since", ""), call.asked.chosen("sort", ("created", "updated"))
+    every = [(found, one) for found in call.here.all_issues.values() for one in found.comments]
+    found = [(issue, one) for issue, one in every if one.updated_at >= since]
+    newest_first = call.asked.chosen("direction", ("asc", "desc")) == "desc"
+    found.sort(key=lambda pair: getattr(pair[1], f"{sort}_at"), reverse=newest_first)
+    return call.page(found, lambda pair: call.shapes.comment(call.here, *pair))
 
 
 @route("POST", "/repos/{owner}/{repo}/issues/{number}/comments", *ISSUE_OR_PULL)
@@ -347,7 +369,7 @@ def _may_write(call: Call, found: Issue) -> None:
 
 
 def _may_label(call: Call) -> None:
-    if not call.token.is_bot and call.hub.user(call.token.login).permission(call.here.name) == "read":
+    if not call.writes:
         raise Refused(403, "Must have admin rights to Repository.")
 
 

@@ -94,6 +94,10 @@ class Shapes:
             "site_admin": False,
         }
 
+    def author(self, login: str | None) -> Json | None:
+        """Who did something; None for an account that is gone, and where git was not told who pushed."""
+        return None if login is None or login in self.hub.gone else self.user(login)
+
     def person(self, login: str) -> Json:
         """A user as asked for alone."""
         about = dict.fromkeys(("name", "company", "location", "email", "hireable", "bio", "twitter_username"))
@@ -202,7 +206,7 @@ class Shapes:
             "ref": row.ref,
             "timestamp": row.at,
             "activity_type": row.kind,
-            "actor": self.user(row.by) if row.by else None,
+            "actor": self.author(row.by),
         }
 
     def collaborator(self, repository: Repository, login: str) -> Json:
@@ -239,7 +243,7 @@ class Shapes:
             "node_id": _node("Issue", issue.id),
             "number": issue.number,
             "title": issue.title,
-            "user": self.user(issue.author),
+            "user": self.author(issue.author),
             "labels": [self.label(repository, repository.labels[name]) for name in issue.labels],
             "state": issue.state,
             "state_reason": None if issue.state == "open" else "completed",
@@ -276,7 +280,7 @@ class Shapes:
             "issue_url": f"{root}/issues/{issue.number}",
             "id": comment.id,
             "node_id": _node("IssueComment", comment.id),
-            "user": self.user(comment.author),
+            "user": self.author(comment.author),
             "created_at": comment.created_at,
             "updated_at": comment.updated_at,
             "author_association": self._association(repository, comment.author),
@@ -290,7 +294,7 @@ class Shapes:
             "id": event.id,
             "node_id": _node("Event", event.id),
             "url": f"{root}/issues/events/{event.id}",
-            "actor": self.user(event.by),
+            "actor": self.author(event.by),
             "event": event.kind,
             "commit_id": event.commit,
             "commit_url": f"{root}/commits/{event.commit}" if event.commit else None,
@@ -307,7 +311,7 @@ class Shapes:
         return {
             "id": review.id,
             "node_id": _node("PullRequestReview", review.id),
-            "user": self.user(review.author),
+            "user": self.author(review.author),
             "body": review.body,
             "state": review.state,
             "html_url": html,
@@ -356,7 +360,7 @@ class Shapes:
             "locked": False,
             "active_lock_reason": None,
             "title": issue.title,
-            "user": self.user(issue.author),
+            "user": self.author(issue.author),
             "body": issue.body,
             "labels": [self.label(repository, repository.labels[name]) for name in issue.labels],
             "milestone": None,
@@ -383,6 +387,7 @@ class Shapes:
         assert pull is not None
         return {
             **self.pull(repository, issue),
+            "user": self.user(GHOST if issue.author in self.hub.gone else issue.author),
             "merged": pull.merged_at is not None,
             "mergeable": None,
             "rebaseable": None,
@@ -401,7 +406,7 @@ class Shapes:
             "label": f"{owner}:{ref}",
             "ref": ref,
             "sha": sha,
-            "user": self.user(owner),
+            "user": self.author(owner),
             "repo": self.repository(self.hub.repositories[repository]) if repository else None,
         }
 
@@ -426,6 +431,3 @@ def token_limit(token: Token) -> int:
 
 def _node(kind: str, number: int) -> str:
     return b64encode(f"{kind}{number}".encode()).decode()
-
-
-__all__ = ["GHOST", "Shapes", "token_limit"]
