@@ -16,9 +16,13 @@ from typing import NoReturn
 import click
 
 from patchstack import __version__
+from patchstack.commands.answer import answer
+from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
+from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
 from patchstack.commands.review import review
+from patchstack.commands.status import status
 from patchstack.console import (
     Options,
     ReaderLeft,
@@ -27,6 +31,7 @@ from patchstack.console import (
     leave_output,
     show_night,
     speak_plainly,
+    with_deadline,
     with_dry_run,
     with_jobs,
     with_json,
@@ -156,6 +161,7 @@ def merge(
 )
 @with_rerun
 @with_jobs
+@with_deadline
 @with_json
 @with_dry_run
 @click.pass_obj
@@ -166,23 +172,26 @@ def test(
     suites: tuple[str, ...],
     rerun: str,
     jobs: int | None,
+    deadline_min: int | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     """Run the guards on the composed tree and on what their patch stands on, and judge the channels."""
     from patchstack import store
+    from patchstack.deadline import Deadline
     from patchstack.report.terminal import render_guards
     from patchstack.verbs import test as stage
     from patchstack.verbs.plan import composed
 
     work = workplace(options)
+    deadline = Deadline.after(deadline_min) if deadline_min is not None else None
     with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
         composition = composed(work, run, without=without)
         if dry_run:
             chosen = stage.selected(work, composition, suites)
             emit(json.dumps({"would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
             return
-        report = stage.run_guards(work, run, composition, only=suites, rerun=rerun, jobs=jobs)
+        report = stage.run_guards(work, run, composition, only=suites, rerun=rerun, jobs=jobs, deadline=deadline)
         verdicts = stage.gate(work, run, composition, report)
     emit(store.encode(report) if as_json else render_guards(report, verdicts))
     stage.raise_for(verdicts, run.id)
@@ -232,58 +241,14 @@ def promote(options: Options, run_id: str | None, as_json: bool, dry_run: bool) 
 
 
 @main_group.command()
-@with_json
-@click.pass_obj
-def status(options: Options, as_json: bool) -> None:
-    """Say which night is deployed, how old it is, and what lags behind."""
-    from patchstack import store
-    from patchstack.report.terminal import render_status
-    from patchstack.verbs.promote import status as run_status
-
-    found = run_status(workplace(options))
-    emit(store.encode(found) if as_json else render_status(found))
-
-
-@main_group.command()
 @with_run
 @with_json
 @click.pass_obj
 def report(options: Options, run_id: str | None, as_json: bool) -> None:
     """Show a night's report again. [default: the newest night]"""
-    from patchstack import nightly
+    from patchstack.nightly import read_report
 
-    show_night(nightly.read_report(workplace(options), run_id), as_json)
-
-
-@main_group.command(name="nightly")
-@click.option("--local", "local_night", is_flag=True, help="As before the verb: no GitHub, the remote's refs.")
-@click.option("--force", is_flag=True, help="Do not stop at an unchanged plan; the gate is never skipped.")
-@with_jobs
-@with_json
-@with_dry_run
-@click.pass_obj
-def nightly_command(
-    options: Options, local_night: bool, force: bool, jobs: int | None, as_json: bool, dry_run: bool
-) -> None:
-    """A whole night: the verbs in order, under one lock, with a report whatever happens."""
-    from patchstack import nightly, store
-    from patchstack.report.terminal import render_plan
-    from patchstack.verbs.plan import plan as run_plan
-
-    work = workplace(options, local=options.local or local_night)
-    with work.locked():
-        if dry_run:
-            with work.open_run(dry_run=True) as run:
-                planned = run_plan(work, run)
-            emit(store.encode(planned) if as_json else render_plan(planned, run.id))
-            return
-        night = nightly.night(work, force=force, jobs=jobs)
-    try:
-        show_night(night, as_json)
-    except ReaderLeft:  # how the night ended is what counts
-        leave_output()
-    complain(night.failure)
-    sys.exit(night.exit_code)
+    show_night(read_report(workplace(options), run_id), as_json)
 
 
 @main_group.group()
@@ -348,6 +313,14 @@ def generate(options: Options, as_json: bool, dry_run: bool) -> None:
 
 for verb in (review, comment):
     main_group.add_command(verb)
+
+
+main_group.add_command(answer)
+
+
+main_group.add_command(nightly)
+main_group.add_command(status)
+main_group.add_command(bed)
 
 
 def main() -> NoReturn:

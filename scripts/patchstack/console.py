@@ -60,6 +60,12 @@ def with_jobs(verb: Verb) -> Verb:
     return click.option("--jobs", type=kind, metavar="N", envvar="PATCHSTACK_JOBS", show_envvar=True, help=text)(verb)
 
 
+def with_deadline(verb: Verb) -> Verb:
+    text = "Minutes after which guards are stopped; what has no answer then is missing, and the verdict INCOMPLETE."
+    kind = click.IntRange(min=1)
+    return click.option("--deadline-min", type=kind, metavar="N", help=text)(verb)
+
+
 def with_rerun(verb: Verb) -> Verb:
     text = "Which kept results to make again: none, today's share of a week, all."
     kind = click.Choice(["none", "due", "all"])

@@ -1,4 +1,8 @@
-"""The night: nothing but the verbs in order, under one lock, with a report whatever happens."""
+"""The night: nothing but the verbs in order, under one lock, with a report whatever happens.
+
+It can be done in parts, by several processes on several machines: each packs its run (`pack.py`), the next one
+goes on from there, and the report grows along the way.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
 
+from patchstack.deadline import REASON, Deadline
 from patchstack.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -31,16 +38,48 @@ from patchstack.model import (
     Timing,
     Verdict,
 )
+from patchstack.pack import REPORT_TEXT, keep_run, read_value, unpacked, write_pack
 from patchstack.release.remote import RemoteState
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
-from patchstack.verbs.plan import merge, plan, require_token
+from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote, repair
 from patchstack.verbs.remote import list_remote, open_remote
+from patchstack.verbs.settled import remember_settled
 from patchstack.verbs.test import gate, raise_for, run_guards
 from patchstack.workplace import Clock, Workplace
+
+
+class Until(StrEnum):
+    """The last stage that a process does of a night."""
+
+    MERGE = "merge"
+    TEST = "test"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a night a process does, and what it takes from the one before and hands to the next."""
+
+    until: Until = Until.PROMOTE
+    unpack: Path | None = None
+    """The pack to go on from; None: a new night."""
+    tests: Path | None = None
+    """The pack with what the guards said; None: they are run here."""
+    pack: Path | None = None
+
+
+WHOLE = Part()
+
+NO_GITHUB = "no GitHub was asked: the candidates are the remote's refs/pull/*/head"
+NOT_OVER = {
+    Until.MERGE: "the night is composed and goes on elsewhere: no guard has run yet",
+    Until.TEST: "the night is tested and goes on elsewhere: nothing was moved yet",
+}
 
 
 @dataclass
@@ -55,60 +94,167 @@ class _Sofar:
     previous: LedgerLine | None = None
     range_diffs: tuple[RangeDiff, ...] = ()
     notes: list[str] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
     nothing_to_do: bool = False
+    no_github: bool = False
+    remote: str = ""
+    """Where the part before this one says that its candidates are from."""
+    may_write: bool = False
+    """This process has looked after the remote's tags, and may therefore write there."""
+    ended: NightReport | None = None
+    """The report of a night that is over."""
+
+    @classmethod
+    def of(cls, report: NightReport, composition: Composition | None, plan: MergePlan | None) -> _Sofar:
+        """What a pack tells of its night."""
+        over = report.nothing_to_do or report.exit_code != EXIT_OK or report.promotion is not None
+        return cls(
+            plan=plan,
+            composition=composition,
+            previous=report.previous,
+            range_diffs=report.range_diffs,
+            notes=[note for note in report.notes if note not in {NO_GITHUB, *NOT_OVER.values()}],
+            timings=list(report.timings),
+            no_github=NO_GITHUB in report.notes,
+            remote=report.remote,
+            ended=report if over else None,
+        )
 
 
-def night(work: Workplace, *, force: bool = False, jobs: int | None = None) -> NightReport:
-    """Run a whole night in a new run folder. The caller holds the lock.
+def night(
+    work: Workplace,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    part: Part = WHOLE,
+    deadline_min: int | None = None,
+) -> NightReport:
+    """Run a night, or a part of it. The caller holds the lock.
 
-    Wrong input is refused before anything is made. After that a failure that stops the night is in the report
-    with its exit code.
+    A new night gets a new run folder; one that is unpacked goes on where its pack ends, and one that has ended
+    there stays as it is. Wrong input is refused before anything is made. After that a failure that stops the
+    night is in the report with its exit code. The pack has the report, however the part ended.
     """
-    require_token(work)
+    run, sofar, tests = _begin(work, part)
+    if sofar.ended is not None:
+        report = sofar.ended
+    else:
+        spent_s = sum(timing.seconds for timing in sofar.timings)
+        minutes = work.config.deadline_min if deadline_min is None else deadline_min
+        doing = _Doing(force, jobs, part.until, tests, Deadline.after(minutes, spent_s=spent_s))
+        report = _go_on(work, run, sofar, doing)
+    if part.pack is not None:
+        write_pack(run, work.state, work.store(), part.pack)
+    return report
+
+
+def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, GuardReport | None]:
+    """The run, what is known of its night, and what its guards have said on another machine."""
+    if part.unpack is None:
+        require_token(work)
+        validate(work.config_path)
+        return work.state.new_run(), _Sofar(no_github=work.local), None
     validate(work.config_path)
-    run = work.state.new_run()
+    tests: GuardReport | None = None
+    with unpacked(part.unpack, work.state, work.store(), work.lane_name) as fresh:
+        composition = read_composition(work, fresh) if fresh.has(Composition) else None
+        report = fresh.read(NightReport)
+        sofar = _Sofar.of(report, composition, fresh.read(MergePlan) if fresh.has(MergePlan) else None)
+        if sofar.ended is None:
+            if composition is None:
+                raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
+            if part.tests is not None:
+                tests = read_value(part.tests, GuardReport)
+                require_said_of(work, composition, tests)
+        run = keep_run(fresh, work.state)
+        write_whole(run.folder / REPORT_TEXT, render_markdown(report))
+    return run, sofar, tests
+
+
+@dataclass(frozen=True)
+class _Doing:
+    """What this process is to do of a night."""
+
+    force: bool
+    jobs: int | None
+    until: Until
+    tests: GuardReport | None
+    deadline: Deadline
+
+
+def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightReport:
     clock = Clock(time.monotonic)
-    sofar = _Sofar()
     failure: BaseException | None = None
     try:
-        _verbs_in_order(work, run, clock, sofar, force, jobs)
+        _verbs_in_order(work, run, clock, sofar, doing)
     except (Exception, KeyboardInterrupt) as error:
         failure = error
         if not isinstance(error, PatchstackError | KeyboardInterrupt):
             write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
-    report = _report(work, run, clock, sofar, failure)
+    sofar.timings += [Timing(stage, seconds) for stage, seconds in clock.stages]
+    report = _report(work, run, sofar, failure, doing.until)
     run.write(report)
-    write_whole(run.folder / "report.md", render_markdown(report))
+    write_whole(run.folder / REPORT_TEXT, render_markdown(report))
+    if report.nothing_to_do:
+        remember_settled(work, report)
     return report
 
 
-def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, force: bool, jobs: int | None) -> None:
-    with clock.stage("remote"), work.progress.stage("remote"):
-        listed = list_remote(work)
-        remote = open_remote(work, listed)
-        sofar.previous = remote.history.last.line if remote.history.last else None
-        repaired = repair(work, remote)
-        sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
-        sofar.notes += [
-            f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere
-        ]
-    with clock.stage("plan"), work.progress.stage("plan"):
-        sofar.plan = plan(work, run, listed=listed)
-    if not force and _is_settled(work, sofar.plan, remote):
-        sofar.nothing_to_do = True
+def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
+    if sofar.composition is None:
+        sofar.composition = _compose(work, run, clock, sofar, doing)
+    if sofar.composition is None or doing.until is Until.MERGE:
         return
-    with clock.stage("merge"), work.progress.stage("merge"):
-        sofar.composition = merge(work, run)
-        sofar.range_diffs = range_diffs(work.store(), sofar.previous, sofar.composition)
-    with clock.stage("test"), work.progress.stage("test"):
-        sofar.tests = run_guards(work, run, sofar.composition, jobs=jobs)
+    if doing.tests is None:
+        with clock.stage("test"), work.progress.stage("test"):
+            sofar.tests = run_guards(work, run, sofar.composition, jobs=doing.jobs, deadline=doing.deadline)
+    else:
+        sofar.tests = doing.tests
+        run.write(doing.tests)
+    late = [said for ran in sofar.tests.runs for said in ran.results if said.reason == REASON]
+    if late:
+        sofar.notes.append(
+            f"{REASON} of {doing.deadline.minutes:g} min was over before {len(late)} guards had answered"
+        )
     verdicts = gate(work, run, sofar.composition, sofar.tests)
     sofar.verdicts = verdicts.verdicts
     raise_for(verdicts, run.id)
+    if doing.until is Until.TEST:
+        return
+    if not sofar.may_write:  # the part that composed could only read
+        with clock.stage("remote"), work.progress.stage("remote"):
+            _repair(work, sofar, open_remote(work))
     with clock.stage("promote"), work.progress.stage("promote"):
         promoted = promote(work, run)
     sofar.promotion = promoted.promotion
     sofar.notes += promoted.notes
+
+
+def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> Composition | None:
+    """Plan and merge; None where there is nothing to do."""
+    with clock.stage("remote"), work.progress.stage("remote"):
+        listed = list_remote(work)
+        remote = open_remote(work, listed)
+        sofar.previous = remote.history.last.line if remote.history.last else None
+        if doing.until is Until.PROMOTE:
+            _repair(work, sofar, remote)
+    with clock.stage("plan"), work.progress.stage("plan"):
+        sofar.plan = plan(work, run, listed=listed)
+    if not doing.force and _is_settled(work, sofar.plan, remote):
+        sofar.nothing_to_do = True
+        return None
+    with clock.stage("merge"), work.progress.stage("merge"):
+        made = merge(work, run)
+        sofar.composition = made
+        sofar.range_diffs = range_diffs(work.store(), sofar.previous, made)
+    return made
+
+
+def _repair(work: Workplace, sofar: _Sofar, remote: RemoteState) -> None:
+    sofar.may_write = True
+    repaired = repair(work, remote)
+    sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
+    sofar.notes += [f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere]
 
 
 def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> bool:
@@ -122,19 +268,18 @@ def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> boo
         newest = work.newest_report()
     except UsageError:  # damaged, or another version's: how that night ended is not known
         return False
-    return newest is None or newest.exit_code == 0
+    return newest is None or newest.headline is Status.PASS
 
 
-def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: BaseException | None) -> NightReport:
-    notes = tuple(sofar.notes)
-    if work.local:
-        notes = (*notes, "no GitHub was asked: the candidates are the remote's refs/pull/*/head")
+def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | None, until: Until) -> NightReport:
+    goes_on = failure is None and not sofar.nothing_to_do and until is not Until.PROMOTE
+    notes = [*sofar.notes, *([NOT_OVER[until]] if goes_on else []), *([NO_GITHUB] if sofar.no_github else [])]
     return NightReport(
         night=run.id,
         at=now_utc().isoformat(),
         lane=work.lane_name,
-        remote="the embedded remote" if work.embedded else without_secret(work.remote),
-        headline=_headline(failure),
+        remote=sofar.remote if sofar.remote and not sofar.may_write else _remote_of(work),
+        headline=Status.INCOMPLETE if goes_on else _headline(failure),
         nothing_to_do=sofar.nothing_to_do,
         composition=sofar.composition,
         tests=sofar.tests,
@@ -142,8 +287,8 @@ def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: Bas
         promotion=sofar.promotion,
         previous=sofar.previous,
         range_diffs=sofar.range_diffs,
-        timings=tuple(Timing(stage, seconds) for stage, seconds in clock.stages),
-        notes=notes,
+        timings=tuple(sofar.timings),
+        notes=tuple(notes),
         failure=_said(failure),
         exit_code=_exit_code(failure),
         left_out=sofar.plan.left_out if sofar.plan and not sofar.composition else (),
@@ -151,6 +296,10 @@ def _report(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, failure: Bas
         refused=_refused(failure),
         asked=run.read(Candidates).asked if run.has(Candidates) else (),
     )
+
+
+def _remote_of(work: Workplace) -> str:
+    return "the embedded remote" if work.embedded else without_secret(work.remote)
 
 
 def _refused(failure: BaseException | None) -> Refusal | None:

@@ -176,9 +176,13 @@ def _run_id(file: Path, report: Path) -> str:
 
 
 def _require_lane(file: Path, run: Run, lane: str) -> None:
-    for kind in (NightReport, MergePlan, Composition, Promotion):
-        if run.has(kind) and (found := run.read(kind).lane) != lane:
-            raise UsageError(f"{file} is of lane {found}, not of {lane}: use --lane {found}")
+    lanes = {run.read(NightReport).lane}
+    lanes |= {run.read(MergePlan).lane} if run.has(MergePlan) else set()
+    lanes |= {run.read(Composition).lane} if run.has(Composition) else set()
+    lanes |= {run.read(Promotion).lane} if run.has(Promotion) else set()
+    if lanes != {lane}:
+        other = min(lanes - {lane})
+        raise UsageError(f"{file} is of lane {other}, not of {lane}: use --lane {other}")
 
 
 def _decoded(kind: type[Value], path: Path, file: Path) -> Value:

@@ -166,6 +166,11 @@ class State:
         return self.root / "runs"
 
     @property
+    def memo(self) -> Path:
+        """What spares later nights a question, or tells them what no remote holds; without it they are as right."""
+        return self.root / "memo"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

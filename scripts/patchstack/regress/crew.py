@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchstack import process
+from patchstack.deadline import REASON, Deadline
 from patchstack.model import GuardOutcome, GuardResult
-from patchstack.regress.execute import Tree, child_environment
+from patchstack.regress.execute import Tree, child_environment, unanswered
 from patchstack.regress.parts import Part
 from patchstack.regress.steps import Subject
 
@@ -44,11 +45,13 @@ def run_parts(
     restore: Callable[[Subject], bool],
     settle: Callable[[Part, Results], None],
     progress: Callable[[str], None],
+    deadline: Deadline | None = None,
 ) -> None:
     """Run every part, ``workers`` at a time, and hand each one's results to ``settle`` once its tree was seen clean.
 
     ``run`` is called in the workers' threads, all else in this one. Whatever is raised here or there, Ctrl-C
-    too, ends every part that is under way.
+    too, ends every part that is under way. So does ``deadline``, without an error: no part begins after it, and
+    what has not answered then is missing.
     """
     stop = process.Stop()
     with ThreadPoolExecutor(workers, thread_name_prefix="guards") as pool:
@@ -57,12 +60,21 @@ def run_parts(
             underway: dict[Future[Results], Part] = {}
             unchecked: dict[Path, list[Done]] = {}
             while waiting or underway:
+                if deadline is not None and not stop.pulled and deadline.over:
+                    progress(
+                        f"{REASON} of {deadline.minutes:g} min is over: {len(underway)} of {len(parts)} are stopped"
+                    )
+                    stop.pull(REASON)
+                    while waiting:
+                        part = waiting.popleft()
+                        settle(part, unanswered(part.suite, REASON))
                 while waiting and len(underway) < workers:
                     part = waiting.popleft()
                     number = len(parts) - len(waiting)
                     progress(f"guards of {part.name} on {part.step.subject.label} ({number} of {len(parts)})")
                     underway[pool.submit(run, part, stop)] = part
-                ended, _ = wait(underway, return_when=FIRST_COMPLETED)
+                limit_s = deadline.left_s() if deadline is not None and not stop.pulled else None
+                ended, _ = wait(underway, limit_s, return_when=FIRST_COMPLETED)
                 for future in [future for future in underway if future in ended]:
                     part = underway.pop(future)
                     unchecked.setdefault(_folder(part), []).append((part, future.result()))

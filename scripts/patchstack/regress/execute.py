@@ -128,24 +128,35 @@ def run_suite(
         chosen = {Place.COMPOSED: [], Place.GROUND: ["--ground"], Place.MUTANT: [f"--mutant={mutant}"]}[place]
         argv = [str(tree.python), "-c", _PYTEST, "-q", *options, *chosen, "--record", str(record), *suite.paths]
         environment = child_environment(root, tree, home)
-        ended = "ended"
+        ended, cut = "ended", ""
         try:
             done = process.run(argv, cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
         except process.ProcessTimeout as late:
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
+        except process.Stopped as stopped:
+            if under is None or not under.because:
+                raise
+            output, cut = stopped.stdout + stopped.stderr, under.because
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(output)
         lines = record.read_text(errors="replace").splitlines() if record.is_file() else []
-    return read_record(suite, lines, ended)
+    return read_record(suite, lines, ended, cut=cut)
 
 
-def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardResult, ...]:
+def unanswered(suite: Suite, reason: str) -> tuple[GuardResult, ...]:
+    """What is said of a suite of which nobody knows the tests: each of its files or folders is missing."""
+    return tuple(GuardResult(path, suite.slug, False, GuardOutcome.MISSING, 0.0, reason) for path in suite.paths)
+
+
+def read_record(suite: Suite, lines: Iterable[str], ended: str, *, cut: str = "") -> tuple[GuardResult, ...]:
     """The record as results, with everything that was collected and not answered for as `missing`.
 
     A line is ``{"collected": [...]}``, ``{"left_out": [...]}``, ``{"started": id}`` or a result. A torn last
     line (the process was killed while it wrote) is not a result; anything else that is none of these, and a
     second answer of one test, is a crash: somebody else than the plugin has written here.
+
+    ``cut`` is why we ended the process ourselves: then a test that was running is no crash, but missing for it.
     """
     collected: dict[str, None] = {}
     started: set[str] = set()
@@ -171,10 +182,9 @@ def read_record(suite: Suite, lines: Iterable[str], ended: str) -> tuple[GuardRe
                 if entry is not None or number < len(whole):
                     broken.append(_damaged(suite, number))
     broken += [result for test, result in results.items() if test not in collected]
-    answered = [results.get(test) or _unanswered(suite, test, test in started, ended) for test in collected]
+    answered = [results.get(test) or _unanswered(suite, test, test in started, ended, cut) for test in collected]
     if not answered and not broken and not left_out:
-        reason = f"nothing was collected; pytest {ended}"
-        broken = [GuardResult(path, suite.slug, False, GuardOutcome.MISSING, 0.0, reason) for path in suite.paths]
+        broken = [*unanswered(suite, cut or f"nothing was collected; pytest {ended}")]
     return (*answered, *broken)
 
 
@@ -205,7 +215,9 @@ def _result(suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[objec
     )
 
 
-def _unanswered(suite: Suite, test: str, was_running: bool, ended: str) -> GuardResult:
+def _unanswered(suite: Suite, test: str, was_running: bool, ended: str, cut: str) -> GuardResult:
+    if cut:
+        return GuardResult(test, suite.slug, False, GuardOutcome.MISSING, 0.0, cut)
     outcome = GuardOutcome.TIMEOUT if was_running and "after" in ended else GuardOutcome.CRASH if was_running else None
     if outcome is None:
         return GuardResult(test, suite.slug, False, GuardOutcome.MISSING, 0.0, f"collected, not run: pytest {ended}")

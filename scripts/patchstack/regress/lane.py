@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from patchstack.deadline import REASON, Deadline
 from patchstack.errors import PatchstackError
 from patchstack.model import GuardReport, GuardResult, Scenario, TreeRun
 from patchstack.process import Stop
@@ -38,6 +39,7 @@ def run_lane(
     lay: Callable[[Subject], None] = lambda _: None,
     drop: Callable[[Subject], None] = lambda _: None,
     not_run: tuple[Scenario, ...] = (),
+    deadline: Deadline | None = None,
 ) -> GuardReport:
     """Run what is not kept, keep what is an answer, and judge the patches of ``claims``, by slug.
 
@@ -46,6 +48,7 @@ def run_lane(
     tree under test is no answer, and the next ones get it clean.
 
     ``lay`` writes the tree of a mutant when its turn has come, in a worker's thread, and ``drop`` removes it.
+    What has no answer at the ``deadline`` is missing, and says so.
     """
     known = read_durations(keeping.folder)
     trees = [step.subject.tree for step in steps if step.kept is None]
@@ -75,17 +78,18 @@ def run_lane(
         nonlocal known
         found[part] = results
         subject = part.step.subject
+        whole = all(result.reason != REASON for result in results)
         if subject.mutant:
-            known = known.after_mutant(subject.mutant, results)
+            known = known.after_mutant(subject.mutant, results) if whole else known
             drop(subject)
-        else:
+        elif whole:
             known = known.after(results, composed=subject.composed)
         siblings = [other for other in parts if other.step == part.step]
         if all(other in found for other in siblings):
             keep(keeping.folder, part.step.key, keeping.today, _results_of(part.step, found))
             write_durations(keeping.folder, known)
 
-    run_parts(parts, workers, run, restore=restore, settle=settle, progress=progress)
+    run_parts(parts, workers, run, restore=restore, settle=settle, progress=progress, deadline=deadline)
     lost = [f"{part.name} on {part.step.subject.label}" for part in parts if part not in found]
     if lost:
         raise PatchstackError(f"guards were begun and nobody heard how they ended: {', '.join(lost)}")

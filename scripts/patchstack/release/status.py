@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from patchstack.errors import Incomplete
 from patchstack.git import Repository
 from patchstack.model import LedgerLine, NightReport, Sha, Status, Verdict
 from patchstack.release.ledger import PromotedNight
@@ -38,6 +39,27 @@ class LastRun:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """A night that found nothing to do: the remote does not show it, so it is remembered."""
+
+    lane: str
+    night: str
+    at: str
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A night that came to an end which counts, as far as remote and this machine know."""
+
+    what: str
+    """``promoted``, ``tested`` or ``found nothing to do``."""
+    night: str
+    at: str
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
 class StatusReport:
     lane: str
     branch: str
@@ -56,6 +78,14 @@ class StatusReport:
     tags_missing: tuple[str, ...]
     tags_elsewhere: tuple[TagFault, ...]
     last_run: LastRun | None
+    newest: Sign | None = None
+    """The newest night that was promoted, tested, or found nothing to do."""
+    overdue: str = ""
+    """With an age that was asked about: one sentence, if no night is as young; else empty."""
+
+    def raise_if_overdue(self) -> None:
+        if self.overdue:
+            raise Incomplete(self.overdue)
 
 
 def read_status(
@@ -68,21 +98,55 @@ def read_status(
     channels: Sequence[str] = (NIGHTLY,),
     latest: NightReport | None = None,
     verdicts: Sequence[Verdict] | None = None,
+    reports: Sequence[NightReport] = (),
+    settled: Settled | None = None,
+    max_age: timedelta | None = None,
 ) -> StatusReport:
     """Ask the remote, and say where the lane stands; changes nothing on the remote.
 
     ``url`` is None for an embedded remote that no night has made yet. ``channels`` are the configured ones,
     ``latest`` the newest report on this machine (another lane's is passed over), ``verdicts`` the newest verdicts
     on it: a night with nothing to do has none, and the reasons of the night before still hold. None: those of
-    ``latest``. Raises `RemoteError` when the remote cannot be asked.
+    ``latest``. ``reports`` and ``settled`` are nights that this machine knows of, and ``max_age`` how old the
+    newest may be. Raises `RemoteError` when the remote cannot be asked.
     """
     state = read_remote(store, url, lane=lane, branch=branch) if url is not None else None
     if latest is not None and latest.lane != lane:
         latest = None
     judged = verdicts if verdicts is not None else latest.verdicts if latest else ()
-    return describe(
+    found = describe(
         state, url or "", lane=lane, branch=branch, now=now, channels=channels, latest=latest, verdicts=judged
     )
+    signs = signs_of(found.night, [report for report in reports if report.lane == lane], settled)
+    # Machines' clocks differ: what is in the future is believed as far as an old night would be.
+    believed = [sign for sign in signs if max_age is None or datetime.fromisoformat(sign.at) - now <= max_age]
+    newest = max(believed, key=lambda sign: datetime.fromisoformat(sign.at), default=None)
+    return replace(found, newest=newest, overdue=overdue(newest, lane, now, max_age) if max_age else "")
+
+
+def signs_of(night: LedgerLine | None, reports: Sequence[NightReport], settled: Settled | None) -> list[Sign]:
+    """Every night that counts as a sign that nights still run; a red one does, for it says so itself."""
+    found = [Sign("promoted", night.night, night.at)] if night else []
+    found += [Sign("found nothing to do", settled.night, settled.at)] if settled else []
+    for report in reports:
+        if report.nothing_to_do or report.verdicts:
+            what = "found nothing to do" if report.nothing_to_do else "tested"
+            found.append(Sign(what, report.night, report.at))
+    return found
+
+
+def overdue(newest: Sign | None, lane: str, now: datetime, max_age: timedelta) -> str:
+    """One sentence when ``newest`` is older than ``max_age``, or there is none; else empty."""
+    limit = f"{max_age / timedelta(hours=1):g} h"
+    what = f"no night of lane {lane} was promoted, tested or found to have nothing to do"
+    then = "find out why nothing ran, or run `patchstack nightly`"
+    if newest is None:
+        return f"{what}, ever, as far as its remote and this machine know: {then}"
+    age = now - datetime.fromisoformat(newest.at)
+    if age <= max_age:
+        return ""
+    hours = age / timedelta(hours=1)
+    return f"{what} for {limit}: the newest was {newest.night}, {newest.what} {hours:.1f} h ago; {then}"
 
 
 def describe(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from patchstack.errors import RemoteError, UsageError
@@ -17,6 +18,7 @@ from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
+from patchstack.verbs.settled import known_reports, last_settled
 from patchstack.verbs.test import verdicts_on
 from patchstack.workplace import Workplace
 
@@ -75,8 +77,11 @@ def _require_next(run: Run, composition: Composition, history: History) -> None:
         )
 
 
-def status(work: Workplace) -> StatusReport:
-    """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer."""
+def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence[Path] = ()) -> StatusReport:
+    """Where the lane stands, as the remote says; a remote that no night has made yet is a plain answer.
+
+    ``max_age``: how old the newest night may be. The reports in ``packs`` count as this machine's own.
+    """
     missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
     judged = work.newest(Verdicts)
     with naming_the_way_out(work):
@@ -89,4 +94,7 @@ def status(work: Workplace) -> StatusReport:
             channels=tuple(work.config.channels),
             latest=work.newest_report(),
             verdicts=judged.read(Verdicts).verdicts if judged else None,
+            reports=known_reports(work, packs) if max_age is not None else (),
+            settled=last_settled(work) if max_age is not None else None,
+            max_age=max_age,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchstack import __version__
+from patchstack.deadline import Deadline
 from patchstack.errors import GateFailed, Incomplete
 from patchstack.model import Base, Composition, GuardReport, Status, Verdicts
 from patchstack.regress.bed import Bed
@@ -45,15 +46,32 @@ def run_guards(
     only: Sequence[str] = (),
     rerun: str = Rerun.DUE.value,
     jobs: int | None = None,
+    deadline: Deadline | None = None,
 ) -> GuardReport:
-    """Run the guards, ``jobs`` suites at a time; the report says for each what it did on either tree."""
+    """Run the guards, ``jobs`` suites at a time; the report says for each what it did on either tree.
+
+    What has no answer at the ``deadline`` is missing. Raises `Incomplete` when it is over before any begins.
+    """
+    if deadline is not None and deadline.over:
+        raise Incomplete(f"the night's deadline of {deadline.minutes:g} min was over before any guard began")
     sweep_mutants(work)
     selection = select(work, composition, only)
     bed = open_bed(work, composition.base)
     composed = Subject(selection.label, True, composition.tree, lay_tree(work, composition.tree, bed))
     grounds = _lay_grounds(work, selection, bed)
     forget_old_trees(work.cache / "trees", keep={subject.tree.folder for subject in (composed, *grounds.values())})
-    report = run_trials(work, run, composition.base, bed, composed, grounds, selection, rerun=rerun, jobs=jobs)
+    report = run_trials(
+        work,
+        run,
+        composition.base,
+        bed,
+        composed,
+        grounds,
+        selection,
+        rerun=rerun,
+        jobs=jobs,
+        deadline=deadline,
+    )
     run.write(report)
     return report
 
@@ -70,6 +88,7 @@ def run_trials(
     rerun: str,
     jobs: int | None,
     night: bool = True,
+    deadline: Deadline | None = None,
 ) -> GuardReport:
     """Run the suites of ``selection`` on ``composed`` and where they must fail, and judge their patches."""
     mutants = MutantTrees(work, run, bed, composed)
@@ -99,6 +118,7 @@ def run_trials(
             lay=mutants.lay,
             drop=mutants.drop,
             not_run=selection.not_run,
+            deadline=deadline,
         )
     finally:
         sweep_mutants(work)

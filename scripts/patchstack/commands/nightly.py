@@ -1,0 +1,102 @@
+"""`patchstack nightly`: a whole night, or one part of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from patchstack.console import (
+    Options,
+    ReaderLeft,
+    complain,
+    emit,
+    leave_output,
+    show_night,
+    with_deadline,
+    with_dry_run,
+    with_jobs,
+    with_json,
+    workplace,
+)
+from patchstack.errors import UsageError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+STAGES = ("merge", "test", "promote")
+
+
+@click.command(name="nightly")
+@click.option("--local", "local_night", is_flag=True, help="As before the verb: no GitHub, the remote's refs.")
+@click.option("--force", is_flag=True, help="Do not stop at an unchanged plan; the gate is never skipped.")
+@click.option(
+    "--until", type=click.Choice(STAGES), default=STAGES[-1], show_default=True, help="The last stage that is done."
+)
+@click.option("--pack", type=FILE, metavar="FILE", help="Write the run to FILE, for the next part, however it ends.")
+@click.option("--unpack", type=FILE, metavar="FILE", help="Go on with the night that FILE holds.")
+@click.option("--tests", type=FILE, metavar="FILE", help="What the guards said, from the pack FILE; judged again here.")
+@with_jobs
+@with_deadline
+@with_json
+@with_dry_run
+@click.pass_obj
+def nightly(
+    options: Options,
+    local_night: bool,
+    force: bool,
+    until: str,
+    pack: Path | None,
+    unpack: Path | None,
+    tests: Path | None,
+    jobs: int | None,
+    deadline_min: int | None,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """A whole night: the verbs in order, under one lock, with a report whatever happens.
+
+    In parts, on several machines: `--until merge --pack night.tar`, then `--unpack night.tar --until test --pack
+    tests.tar`, then `--unpack night.tar --tests tests.tar`. Only the last part writes to the remote.
+    """
+    _require_one_part(force, until, pack, unpack, tests, dry_run)
+    from patchstack import store
+    from patchstack.actions import write_outputs, write_summary
+    from patchstack.nightly import Part, Until, night
+    from patchstack.report.markdown import render_markdown
+    from patchstack.report.terminal import render_plan
+    from patchstack.verbs.plan import plan as run_plan
+
+    work = workplace(options, local=options.local or local_night)
+    with work.locked():
+        if dry_run:
+            with work.open_run(dry_run=True) as run:
+                planned = run_plan(work, run)
+            emit(store.encode(planned) if as_json else render_plan(planned, run.id))
+            return
+        part = Part(Until(until), unpack, tests, pack)
+        report = night(work, force=force, jobs=jobs, part=part, deadline_min=deadline_min)
+    write_outputs({"settled": "true" if report.nothing_to_do else "false", "run": report.night})
+    write_summary(render_markdown(report))
+    try:
+        show_night(report, as_json)
+    except ReaderLeft:  # how the night ended is what counts
+        leave_output()
+    complain(report.failure)
+    sys.exit(report.exit_code)
+
+
+def _require_one_part(
+    force: bool, until: str, pack: Path | None, unpack: Path | None, tests: Path | None, dry_run: bool
+) -> None:
+    """`UsageError` for options that belong to different parts."""
+    if dry_run and (pack or unpack or until != STAGES[-1]):
+        raise UsageError("--dry-run decides a whole night and packs nothing: leave out --until, --pack and --unpack")
+    if tests is not None and (unpack is None or until != STAGES[-1]):
+        raise UsageError("--tests is for the part that promotes: name the night with --unpack, and no other --until")
+    if unpack is not None and until == STAGES[0]:
+        raise UsageError("what --unpack holds is merged already: go on with --until test, or without --until")
+    if unpack is not None and force:
+        raise UsageError("--force belongs to the part that plans: what --unpack holds goes on in any case")
+    for given, name in ((unpack, "--unpack"), (tests, "--tests")):
+        if given is not None and pack is not None and given.absolute() == pack.absolute():
+            raise UsageError(f"--pack and {name} name the same file: give the new pack a name of its own")

@@ -1,0 +1,111 @@
+"""What guards said on another machine, held against what this composition's guards can say.
+
+A job that runs the code of pull requests hands its results on as a file, and that code could have written the
+file. Which trees the composition has, which guards run on each and what their results prove is decided here
+again; only whether each guard passed or failed is taken from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from patchstack.errors import UsageError
+from patchstack.model import Composition, GuardReport, GuardResult, TreeRun
+from patchstack.regress.prove import prove
+from patchstack.regress.suites import BED_SUITE, Suite, files_of
+from patchstack.verbs.selection import Selection, select
+from patchstack.workplace import Workplace
+
+LANE = "cpu"
+_SHOWN = 3
+
+Where = tuple[str, bool, str, str]
+"""Label, whether it is the composed tree, the tree, and the mutant on it."""
+
+
+def require_said_of(work: Workplace, composition: Composition, report: GuardReport) -> None:
+    """`UsageError` unless ``report`` has the trees, guards and proofs of ``composition``, all of them and no other."""
+    selection = select(work, composition, ())
+    problems = [*_problems(work, selection, composition, report)]
+    if problems:
+        shown = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise UsageError(
+            f"the results are not those of composition {composition.commit[:12]}, nothing was moved: {shown}{more}; "
+            "hand in what `nightly --until test` packed of this very night"
+        )
+
+
+def _problems(work: Workplace, selection: Selection, composition: Composition, report: GuardReport) -> Iterator[str]:
+    places = _places(work, selection, composition)
+    if report.lane != LANE:
+        yield f"they are of lane {report.lane!r}"
+    if report.not_run != selection.not_run:
+        yield "other scenarios are skipped by rule"
+    found = [_where(run) for run in report.runs]
+    yield from (f"{_told(where)} is no tree of it" for where in found if where not in places)
+    yield from (f"{_told(where)} is there twice" for where in dict.fromkeys(found) if found.count(where) > 1)
+    yield from (f"{_told(where)} is missing" for where in places if where not in found)
+    for run in report.runs:
+        expected = places.get(_where(run))
+        if expected is not None:
+            yield from expected.problems(run)
+    if report.proofs != prove(selection.claims, report.runs):
+        yield "what they are said to prove does not follow from them"
+
+
+@dataclass
+class _Expected:
+    """The test files that have a say on one tree."""
+
+    owner: dict[str, str] = field(default_factory=dict)
+    """Slug by file, or by folder of a suite."""
+    files: set[str] = field(default_factory=set)
+
+    def add(self, suite: Suite, files: tuple[str, ...]) -> None:
+        self.owner |= dict.fromkeys((*suite.paths, *files), suite.slug)
+        self.files |= set(files)
+
+    def problems(self, run: TreeRun) -> Iterator[str]:
+        where = f"on {run.label}"
+        for result in run.results:
+            if self.owner.get(_file(result)) != result.slug:
+                yield f"{result.test} {where} is no guard of {result.slug}"
+        tests = [result.test for result in run.results]
+        yield from (f"{test} {where} answers twice" for test in dict.fromkeys(tests) if tests.count(test) > 1)
+        heard = {_file(result) for result in run.results}
+        folders = tuple(f"{path}/" for path in heard)  # of one that never began, only the folder is named
+        silent = sorted(file for file in self.files if file not in heard and not file.startswith(folders))
+        yield from (f"nobody answers for {file} {where}" for file in silent)
+
+
+def _places(work: Workplace, selection: Selection, composition: Composition) -> dict[Where, _Expected]:
+    """Every tree that a night of this composition runs guards on, with their files: as `verbs/test.py` decides it."""
+    places: dict[Where, _Expected] = {}
+
+    def add(where: Where, suite: Suite) -> None:
+        places.setdefault(where, _Expected()).add(suite, files_of(work.root, suite))
+
+    for suite in selection.suites:
+        if suite.slug != BED_SUITE:
+            add((selection.label, True, composition.tree, ""), suite)
+    for suite in selection.on_grounds:
+        ground = selection.grounds[suite.slug]
+        add((ground.label, False, ground.tree, ""), suite)
+    for trial in selection.on_mutants:
+        add((f"mutant {trial.name}", False, trial.tree, trial.name), trial.suite)
+    return places
+
+
+def _where(run: TreeRun) -> Where:
+    return run.label, run.composed, run.tree, run.mutant
+
+
+def _told(where: Where) -> str:
+    label, _, tree, _ = where
+    return f"{label} (tree {tree[:12]})"
+
+
+def _file(result: GuardResult) -> str:
+    return result.test.partition("::")[0]
