@@ -256,10 +256,13 @@ def test_every_artifact_goes_soon() -> None:
     assert max(kept) <= 30
 
 
+FILLED = {"LANE": "production", "NUMBER": "7"}
+
+
 def verb_line(script: str) -> str:
     """A step's command line with its variables filled in as the workflow fills them."""
     filled = re.sub(r"\$\{\w+:\+(--[a-z-]+)\}", r"\1", script)
-    return re.sub(r'"\$(\w+)"', r"\1", filled)
+    return re.sub(r'"\$(\w+)"', lambda name: FILLED.get(name[1], name[1]), filled)
 
 
 @pytest.mark.parametrize(("name", "script"), list(scripts()), ids=lambda value: value.split("/", 1)[-1])
@@ -310,7 +313,7 @@ BROKEN = {
     ),
     "an expression in a script": (
         "run: make tool",
-        'run: make tool "${{ github.event.issue.title }}"',
+        'run: make tool "${{ github.ref_name }}"',
         "template-injection",
     ),
 }
