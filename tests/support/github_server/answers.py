@@ -50,6 +50,13 @@ class Asked:
             raise Refused(422, f"Invalid request.\n\nFor 'properties/{key}', {value!r} is not a string.")
         return value
 
+    def names(self, key: str, *, required: bool = False) -> list[str]:
+        """A list of strings in the body; GitHub takes the list alone for it, too."""
+        value = self.body if isinstance(self.body, list) else (self.body or {}).get(key, None if required else [])
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise Refused(422, f"Invalid request.\n\nFor 'properties/{key}', {value!r} is no array of strings.")
+        return value
+
     def chosen(self, key: str, allowed: tuple[str, ...]) -> str:
         """One of ``allowed`` in the query, the first when it is not there."""
         value = self.query.get(key, allowed[0])

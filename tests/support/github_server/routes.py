@@ -260,8 +260,9 @@ def new_issue(call: Call) -> Answer:
         )
     number = call.here.open_issue(title, _body(call, "Issue"), call.token.login)
     # GitHub drops what somebody without write access says about labels, and makes no error of it.
+    names = call.asked.names("labels")
     if call.writes:
-        for name in call.asked.body.get("labels", []):
+        for name in names:
             call.here.label(number, name, call.token.login)
     return Answer(201, call.shapes.issue(call.here, call.here.all_issues[number]))
 
@@ -337,8 +338,7 @@ def put_labels_on(call: Call) -> Answer:
     found = call.issue()
     _may_write(call, found)
     _may_label(call)
-    given = call.asked.body.get("labels", []) if isinstance(call.asked.body, dict) else call.asked.body
-    for name in given:
+    for name in call.asked.names("labels", required=True):
         call.here.label(found.number, name, call.token.login)
     return _labels_of(call, found)
 

@@ -52,6 +52,9 @@ class GitHubServer(Hub):
         super().__init__(folder / "repositories")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.requests: list[Request] = []
+        self._recorded = threading.Condition()
+        self.broken: list[Exception] = []
+        """What went wrong within the fake itself: the block ends with the first."""
         self.faults = Faults()
         self.closing = threading.Event()
         self.git = GitService(self)
@@ -71,6 +74,19 @@ class GitHubServer(Hub):
         self._thread.join()
         self._http.close_connections()
         self._http.server_close()  # waits for the threads of all connections
+        if self.broken and exception[0] is None:
+            raise self.broken[0]
+
+    def record(self, request: Request) -> None:
+        with self._recorded:
+            self.requests.append(request)
+            self._recorded.notify_all()
+
+    def wait_for_requests(self, count: int, timeout_s: float = 60) -> None:
+        """Until so many requests have come, since the beginning."""
+        with self._recorded:
+            if not self._recorded.wait_for(lambda: len(self.requests) >= count, timeout_s):
+                raise TimeoutError(f"{len(self.requests)} requests came, not {count}")
 
     def fail(self, fault: Fault) -> None:
         """The next requests that it matches go wrong."""
@@ -167,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         # Before a byte goes out: who has the answer finds the request recorded.
         silent = fault is not None and (fault.hang or fault.reset)
         login = token.login if token else None
-        github.requests.append(Request(self.command, path, query, login, 0 if silent else found.status))
+        github.record(Request(self.command, path, query, login, 0 if silent else found.status))
         if silent:
             self._end_without_answer(reset=fault is not None and fault.reset)
         else:
@@ -196,6 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
             return found
         except Refused as refused:
             return _refusal(refused, True)
+        except Exception as error:
+            github.broken.append(error)
+            return _refusal(Refused(500, f"the fake GitHub broke: {error!r}"), True)
 
     def _git(self, path: str, query: str, token: Token | None, body: IO[bytes]) -> _Outgoing:
         asked = parse_git(self.command, path, query, dict(self.headers))
