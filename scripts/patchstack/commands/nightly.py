@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -82,7 +81,7 @@ def nightly(
     except ReaderLeft:  # how the night ended is what counts
         leave_output()
     complain(report.failure)
-    sys.exit(report.exit_code)
+    raise click.exceptions.Exit(report.exit_code)
 
 
 def _require_one_part(
