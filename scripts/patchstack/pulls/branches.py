@@ -1,19 +1,19 @@
 """The published branches, and which of them a head was cut from.
 
-A pull request's target is the branch with the nearest merge base. Two kinds of branches are no target:
-the branch that the pull request itself was pushed from, and `deploy`. A pull request that a night
-promoted is reachable from `deploy` as well, through the octopus: what counts there are only the commits
-that promotions made.
+Where nobody says what a pull request's target is, it is the branch with the nearest merge base. Two kinds
+of branches are no target: the branch that the pull request itself was pushed from, and `deploy`. A pull
+request that a night promoted is reachable from `deploy` as well, through the octopus: what counts there are
+only the commits that promotions made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from patchstack.git import Repository
+from patchstack.git import EMAIL, Repository
 from patchstack.model import Sha
-from patchstack.pulls.listing import BRANCHES, Listing
+from patchstack.pulls.listing import BRANCHES
 
 
 @dataclass(frozen=True)
@@ -44,51 +44,75 @@ class Cut:
 
 
 def publish(
-    store: Repository, listing: Listing, *, base: Sha, lane: str, main: str, deploy_branches: Iterable[str]
+    store: Repository,
+    branches: Mapping[str, Sha],
+    *,
+    heads: Collection[Sha],
+    pushed_from: Collection[str] = (),
+    base: Sha,
+    lane: str,
+    main: str,
+    deploy_branches: Iterable[str],
 ) -> Published:
-    """Sort the remote's branches; tonight's base counts as ``base/LANE`` also before the remote has it."""
+    """Sort the remote's branches; tonight's base counts as ``base/LANE`` also before the remote has it.
+
+    ``heads`` are those of the open pull requests, ``pushed_from`` names their branches where that is known.
+    """
     own_base, own_stack = f"base/{lane}", f"stack/{lane}"
-    deploys = [name for name in deploy_branches if name in listing.branches]
+    deploys = [name for name in deploy_branches if name in branches]
     lanes = sorted(
-        (name for name in listing.branches if name.startswith(("base/", "stack/"))),
+        (name for name in branches if name.startswith(("base/", "stack/"))),
         key=lambda name: ((own_base, own_stack).index(name) if name in (own_base, own_stack) else 2, name),
     )
-    lines = [(own_base, base), *((name, listing.branches[name]) for name in lanes)]
+    lines = [(own_base, base), *((name, branches[name]) for name in lanes)]
     known = [sha for _, sha in lines]
-    if main in listing.branches and main not in deploys:
-        lines.append((main, listing.branches[main]))
-    pushed_from = set(listing.heads.values())
-    named = {name for name, _ in lines} | set(deploys)
-    others = [(name, sha) for name, sha in sorted(listing.branches.items()) if name not in named]
+    if main in branches and main not in deploys:
+        lines.append((main, branches[main]))
+    named = {*(name for name, _ in lines), *deploys, *pushed_from}
+    others = [(name, sha) for name, sha in sorted(branches.items()) if name not in named]
     return Published(
         base=base,
         lines=tuple(lines),
-        others=tuple((name, sha) for name, sha in others if sha not in pushed_from),
-        deployed=_deployed(store, {name: listing.branches[name] for name in deploys}, known),
+        others=tuple((name, sha) for name, sha in others if sha not in heads),
+        deployed=_deployed(store, {name: branches[name] for name in deploys}, known),
     )
 
 
 def _deployed(store: Repository, tips: Mapping[str, Sha], known: Iterable[Sha]) -> dict[Sha, tuple[int, str]]:
-    """The commits that promotions made: each on the first-parent line, and its octopus (same tree, second parent)."""
+    """Each first-parent commit down to the oldest night, and each night's octopus (same tree, second parent).
+
+    What is below the oldest night was there before patchstack: in a fork that was adopted, all of upstream's history.
+    """
     without = [f"^{sha}" for sha in known]
     found: dict[Sha, tuple[int, str]] = {}
     for branch, tip in tips.items():
         reachable = set(store.commits(tip, *without))
-        nights = _trees(store, "--first-parent", tip, *without)
-        seconds = [parents[1] for _, _, parents in nights if len(parents) > 1 and parents[1] in reachable]
-        tree_of = {commit: tree for commit, tree, _ in _trees(store, "--no-walk", *seconds)} if seconds else {}
-        for rank, (commit, tree, parents) in enumerate(nights):
-            found[commit] = rank, branch
-            if len(parents) > 1 and tree_of.get(parents[1]) == tree:
-                found.setdefault(parents[1], (len(nights) + rank, branch))
+        line = _rows(store, "--first-parent", tip, *without)
+        seconds = [row.parents[1] for row in line if row.ours and len(row.parents) > 1 and row.parents[1] in reachable]
+        tree_of = {row.commit: row.tree for row in _rows(store, "--no-walk", *seconds)} if seconds else {}
+        nights = [len(row.parents) > 1 and tree_of.get(row.parents[1]) == row.tree for row in line]
+        oldest = max((rank for rank, night in enumerate(nights) if night), default=-1)
+        for rank, row in enumerate(line[: oldest + 1]):
+            found[row.commit] = rank, branch
+            if nights[rank]:
+                found.setdefault(row.parents[1], (len(line) + rank, branch))
     return found
 
 
-def _trees(store: Repository, *revisions: str) -> list[tuple[Sha, Sha, list[Sha]]]:
-    """Each commit of a `git log`, newest first, with its tree and parents."""
-    out = store.run("log", "--no-show-signature", "--format=%H %T %P", *revisions, "--")
-    rows = [[Sha(part) for part in line.split()] for line in out.splitlines()]
-    return [(row[0], row[1], row[2:]) for row in rows]
+@dataclass(frozen=True)
+class _Row:
+    commit: Sha
+    tree: Sha
+    parents: tuple[Sha, ...]
+    ours: bool
+    """Committed by patchstack, as promotions are."""
+
+
+def _rows(store: Repository, *revisions: str) -> list[_Row]:
+    """Each commit of a `git log`, newest first."""
+    out = store.run("log", "--no-show-signature", "--format=%H%x00%T%x00%P%x00%ce", *revisions, "--")
+    fields = (line.split("\0") for line in out.split("\n") if line)
+    return [_Row(Sha(f[0]), Sha(f[1]), tuple(map(Sha, f[2].split())), f[3] == EMAIL) for f in fields]
 
 
 def newest_deployed(published: Published, commits: Iterable[Sha]) -> tuple[str, Sha] | None:
@@ -103,20 +127,8 @@ def find_cut(store: Repository, published: Published, head: Sha, not_in_base: in
     ``not_in_base`` is the number of its commits that the base lacks. Branches that contain ``head`` are built
     on it: only a line can be the target of a head that it contains already.
     """
-    if published.others:
-        prefix = f"--contains={head}"
-        built_on_it = {
-            name.removeprefix(BRANCHES)
-            for name in store.run("for-each-ref", prefix, "--format=%(refname)", BRANCHES).split("\n")
-        }
-    else:
-        built_on_it = set()
-    tips = [*published.lines, *((name, sha) for name, sha in published.others if name not in built_on_it)]
-    walk = "\n".join([head, *(f"^{sha}" for _, sha in tips)]) + "\n"
-    listed = store.run("rev-list", "--boundary", "--stdin", stdin=walk.encode()).splitlines()
-    own = sum(not line.startswith("-") for line in listed)
-    # The nearest merge base is on the boundary: any other is an ancestor of one that is, and so further away.
-    boundary = [Sha(line[1:]) for line in listed if line.startswith("-")] or ([] if own else [head])
+    tips = _tips(store, published, head)
+    own, boundary = _own(store, tips, head)
     cuts = []
     for sha in boundary:
         rank, target = next((rank, name) for rank, (name, tip) in enumerate(tips) if store.is_ancestor(sha, tip))
@@ -126,3 +138,38 @@ def find_cut(store: Repository, published: Published, head: Sha, not_in_base: in
         return None
     _, _, merge_base, target = min(cuts)
     return Cut(target, merge_base, shared=own != not_in_base)
+
+
+def find_cut_from(
+    store: Repository, published: Published, target: tuple[str, Sha], head: Sha, not_in_base: int
+) -> Cut | None:
+    """Where ``head`` left ``target``, a branch and its tip; None when they have no history in common.
+
+    The branch may be one of another repository, which shares its commits as those of the remote do.
+    """
+    _, boundary = _own(store, [target], head)
+    if not boundary:
+        return None
+    own, _ = _own(store, [*_tips(store, published, head), target], head)
+    nearest = min(boundary, key=lambda sha: int(store.run("rev-list", "--count", head, f"^{sha}", "--")))
+    return Cut(target[0], nearest, shared=own != not_in_base)
+
+
+def _tips(store: Repository, published: Published, head: Sha) -> list[tuple[str, Sha]]:
+    """The branches that ``head`` may have been cut from: not those that are built on it."""
+    built_on_it: set[str] = set()
+    if published.others:
+        listed = store.run("for-each-ref", f"--contains={head}", "--format=%(refname)", BRANCHES)
+        built_on_it = {name.removeprefix(BRANCHES) for name in listed.split("\n")}
+    return [*published.lines, *((name, sha) for name, sha in published.others if name not in built_on_it)]
+
+
+def _own(store: Repository, tips: Sequence[tuple[str, Sha]], head: Sha) -> tuple[int, list[Sha]]:
+    """How many commits of ``head`` none of ``tips`` has, and the merge bases with them.
+
+    The nearest merge base is among these: any other is an ancestor of one that is, and so further away.
+    """
+    walk = "\n".join([head, *(f"^{sha}" for _, sha in tips)]) + "\n"
+    listed = store.run("rev-list", "--boundary", "--stdin", stdin=walk.encode()).splitlines()
+    own = sum(not line.startswith("-") for line in listed)
+    return own, [Sha(line[1:]) for line in listed if line.startswith("-")] or ([] if own else [head])

@@ -1,8 +1,8 @@
-"""What the remote holds tonight: its branches and its pull requests' heads, fetched at exactly those commits."""
+"""What a remote holds tonight: branches and pull requests' heads, fetched at exactly the commits that are meant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchstack.errors import RemoteError
@@ -14,7 +14,9 @@ _REMOTE_PULLS = "refs/pull/"
 BRANCHES = "refs/patchstack/pulls/branches/"
 """Where the store keeps the remote's branches as they were listed."""
 HEADS = "refs/patchstack/pulls/heads/"
-"""Where the store keeps the heads of pull requests, by number."""
+"""Where the store keeps the heads of pull requests: by number, those of other repositories by their name and number."""
+TARGETS = "refs/patchstack/pulls/targets/"
+"""Where the store keeps the branches of other repositories that pull requests there are meant for."""
 
 
 @dataclass(frozen=True)
@@ -47,59 +49,94 @@ def read_listing(
     does not hand over its branches. A single head that it does not hand over is `Missing`, and only when the
     remote still answers after that.
     """
-    branches, heads = _ask(store, url) if listed is None else _sort_out(listed)
-    wanted = {
-        **{f"{BRANCHES}{name}": sha for name, sha in branches.items()},
-        **{f"{HEADS}{number}": sha for number, sha in heads.items()},
-    }
-    kept = store.refs(BRANCHES, HEADS)
-    # Before the fetch: a branch `a` that is gone would be in the way of the file of a branch `a/b`.
-    store.set_refs({name: None for name in kept if name not in wanted})
+    branches, heads = _ask(store, url) if listed is None else (branches_of(listed), _heads_of(listed))
+    needed = {f"{BRANCHES}{name}": sha for name, sha in branches.items()}
+    wanted = {f"{HEADS}{number}": sha for number, sha in heads.items()}
+    keep_only(store, [*needed, *wanted])
     progress(f"fetching {len(heads)} pull requests and {len(branches)} branches")
-    missing = _fetch(store, url, branches, heads)
-    store.set_refs({f"{HEADS}{number}": None for number in missing if f"{HEADS}{number}" in store.refs(HEADS)})
+    lost = fetch_exactly(store, url, needed, wanted)
+    missing = {number: Missing(sha, lost[ref]) for number, sha in heads.items() if (ref := f"{HEADS}{number}") in lost}
+    if missing:
+        _, still = _ask(store, url)
+        for number, one in missing.items():
+            if still.get(number) != one.sha:
+                now = f"is at {still[number]} now" if number in still else "is gone"
+                missing[number] = Missing(one.sha, f"it {now}: it moved while it was read")
     return Listing(branches, {number: sha for number, sha in heads.items() if number not in missing}, missing)
 
 
+def read_branches(store: Repository, url: str, names: Iterable[str] = ("*",)) -> dict[str, Sha]:
+    """The remote's branches by name, asked once; ``names``: only these, as far as they are there."""
+    return branches_of(store.ls_remote(url, *(f"{_REMOTE_BRANCHES}{name}" for name in names)))
+
+
+def branches_of(listed: Mapping[str, Sha]) -> dict[str, Sha]:
+    """Those among the refs that an `ls-remote` said, by name."""
+    # Not all are: git matches from the end of a name, and `refs/x/refs/heads/main` answers to `refs/heads/main`.
+    found = ((name, sha) for name, sha in sorted(listed.items()) if name.startswith(_REMOTE_BRANCHES))
+    return {name.removeprefix(_REMOTE_BRANCHES): sha for name, sha in found}
+
+
+def keep_only(store: Repository, wanted: Iterable[str]) -> None:
+    """Drop what is kept of earlier nights, except the refs ``wanted``.
+
+    It comes before a fetch: a branch `a` that is gone would be in the way of the file of a branch `a/b`.
+    """
+    staying = set(wanted)
+    store.set_refs({name: None for name in store.refs(BRANCHES, HEADS, TARGETS) if name not in staying})
+
+
+def fetch_exactly(store: Repository, url: str, needed: Mapping[str, Sha], wanted: Mapping[str, Sha]) -> dict[str, str]:
+    """Fetch commits, each into its ref; which of those that are only ``wanted`` are not handed over, and why.
+
+    Raises `RemoteError` when the remote fails, or keeps back one that is ``needed``.
+    """
+    lost: dict[str, str] = {}
+    if needed or wanted:
+        try:
+            store.fetch(url, _refspecs({**needed, **wanted}))
+        except RemoteError:
+            # One commit that is not there fails the whole fetch: find out which, if the remote is there at all.
+            store.ls_remote(url, f"{_REMOTE_BRANCHES}*")
+            if needed:
+                store.fetch(url, _refspecs(needed))
+            lost = _fetch_halves(store, url, list(wanted.items()))
+            if lost:
+                store.ls_remote(url, f"{_REMOTE_BRANCHES}*")
+    for ref, sha in wanted.items():
+        if ref not in lost and store.resolve(f"{sha}^{{commit}}") != sha:
+            lost[ref] = f"{sha} is not a commit"
+    store.set_refs({ref: None for ref in store.refs(HEADS) if ref in lost})
+    return lost
+
+
+def _fetch_halves(store: Repository, url: str, wanted: Sequence[tuple[str, Sha]]) -> dict[str, str]:
+    if not wanted:
+        return {}
+    try:
+        store.fetch(url, _refspecs(dict(wanted)))
+    except RemoteError as error:
+        if len(wanted) == 1:
+            return {wanted[0][0]: str(error)}
+        half = len(wanted) // 2
+        return {**_fetch_halves(store, url, wanted[:half]), **_fetch_halves(store, url, wanted[half:])}
+    return {}
+
+
+def _refspecs(commits: Mapping[str, Sha]) -> list[str]:
+    return [f"+{sha}:{ref}" for ref, sha in commits.items()]
+
+
 def _ask(store: Repository, url: str) -> tuple[dict[str, Sha], dict[int, Sha]]:
-    return _sort_out(store.ls_remote(url, f"{_REMOTE_BRANCHES}*", f"{_REMOTE_PULLS}*/head"))
+    listed = store.ls_remote(url, f"{_REMOTE_BRANCHES}*", f"{_REMOTE_PULLS}*/head")
+    return branches_of(listed), _heads_of(listed)
 
 
-def _sort_out(listed: Mapping[str, Sha]) -> tuple[dict[str, Sha], dict[int, Sha]]:
-    branches: dict[str, Sha] = {}
+def _heads_of(listed: Mapping[str, Sha]) -> dict[int, Sha]:
     heads: dict[int, Sha] = {}
-    for name, sha in sorted(listed.items()):
-        if name.startswith(_REMOTE_BRANCHES):
-            branches[name.removeprefix(_REMOTE_BRANCHES)] = sha
-        elif name.startswith(_REMOTE_PULLS) and name.endswith("/head"):
+    for name, sha in listed.items():
+        if name.startswith(_REMOTE_PULLS) and name.endswith("/head"):
             number = name.removeprefix(_REMOTE_PULLS).removesuffix("/head")
             if number.isascii() and number.isdigit() and not number.startswith("0"):
                 heads[int(number)] = sha
-    return branches, dict(sorted(heads.items()))
-
-
-def _fetch(store: Repository, url: str, branches: Mapping[str, Sha], heads: Mapping[int, Sha]) -> dict[int, Missing]:
-    ours = [f"+{sha}:{BRANCHES}{name}" for name, sha in branches.items()]
-    theirs = {number: f"+{sha}:{HEADS}{number}" for number, sha in heads.items()}
-    missing: dict[int, Missing] = {}
-    try:
-        if ours or theirs:
-            store.fetch(url, [*ours, *theirs.values()])
-    except RemoteError:
-        # One head that is not there fails the whole fetch: find out which, and keep the others.
-        if ours:
-            store.fetch(url, ours)
-        for number, refspec in theirs.items():
-            try:
-                store.fetch(url, [refspec])
-            except RemoteError as error:
-                missing[number] = Missing(heads[number], str(error))
-        _, still = _ask(store, url)
-        for number, lost in missing.items():
-            if still.get(number) != lost.sha:
-                now = f"is at {still[number]} now" if number in still else "is gone"
-                missing[number] = Missing(lost.sha, f"it {now}: it moved while it was read")
-    for number, sha in heads.items():
-        if number not in missing and store.resolve(f"{sha}^{{commit}}") != sha:
-            missing[number] = Missing(sha, f"{sha} is not a commit")
-    return missing
+    return dict(sorted(heads.items()))

@@ -6,14 +6,14 @@ head, and its target is the published branch from which it was cut.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from patchstack.git import Repository, readable, without_secret
+from patchstack.git import Repository, readable
 from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha
 from patchstack.pulls.branches import Published, find_cut, newest_deployed, publish
 from patchstack.pulls.listing import Listing, read_listing
+from patchstack.pulls.mending import Mending
 
 
 def read_pulls(
@@ -33,8 +33,17 @@ def read_pulls(
     remote said already. Raises `RemoteError` when the remote cannot be read: that is never an empty answer.
     """
     listing = read_listing(store, remote_url, listed=listed, progress=progress)
-    published = publish(store, listing, base=base.commit, lane=lane, main=main, deploy_branches=deploy_branches)
-    desk = _Desk(store, remote_url, base, lane, main, deploy_branches, listing, published)
+    published = publish(
+        store,
+        listing.branches,
+        heads=set(listing.heads.values()),
+        base=base.commit,
+        lane=lane,
+        main=main,
+        deploy_branches=deploy_branches,
+    )
+    mending = Mending(remote_url, base.commit, listing.branches, deploy_branches)
+    desk = _Desk(store, base, lane, main, listing, published, mending)
     judged = [desk.judge(number) for number in sorted([*listing.heads, *listing.missing])]
     return (
         tuple(pull for pull in judged if isinstance(pull, Pull)),
@@ -47,13 +56,12 @@ class _Desk:
     """What it takes to judge one pull request."""
 
     store: Repository
-    url: str
     base: Base
     lane: str
     main: str
-    deploy_branches: Mapping[str, str]
     listing: Listing
     published: Published
+    mending: Mending
 
     def judge(self, number: int) -> Pull | LeftOut:
         if number in self.listing.missing:
@@ -65,7 +73,7 @@ class _Desk:
         not_in_base = self.store.commits(head, f"^{self.base.commit}")
         deployed = newest_deployed(self.published, not_in_base)
         if deployed is not None:
-            return _refusal(number, title, author, head, Reason.CONTAINS_DEPLOY, self._mend(*deployed))
+            return _refusal(number, title, author, head, Reason.CONTAINS_DEPLOY, self.mending.contains(*deployed))
         cut = find_cut(self.store, self.published, head, len(not_in_base))
         if cut is None:
             why = (
@@ -81,18 +89,6 @@ class _Desk:
             why = f"it was cut from {cut.target}; nights of {self.lane} take what was cut from {kind}/{self.lane}"
             return _refusal(number, title, author, head, Reason.OTHER_LANE, why, Outcome.SKIPPED)
         return Pull(number, f"#{number}", head, title, author, cut.target, cut.merge_base, cut.shared)
-
-    def _mend(self, branch: str, deployed: Sha) -> str:
-        """The command that moves a pull request's own commits off the deploy branch."""
-        lane = self.deploy_branches[branch]
-        onto = next((name for name in (f"stack/{lane}", f"base/{lane}") if name in self.listing.branches), None)
-        # The base's commit is part of every night, so whoever has a night has it.
-        rebase = f"git rebase --onto {self.base.commit if onto is None else 'FETCH_HEAD'} {deployed}"
-        fetch = "" if onto is None else f"git fetch {shlex.quote(without_secret(self.url))} {shlex.quote(onto)} && "
-        return (
-            f"it contains {deployed[:12]} of {branch}, and so everything that is in that night; on its branch run "
-            f"`{fetch}{rebase}` and push it again"
-        )
 
 
 def _refusal(

@@ -215,6 +215,7 @@ def discovered(work: Workplace, store: Repository, base: Base, listed: Mapping[s
             previous=_promoted_pulls(work, listed),
             memo_path=work.state.root / "memo" / "admission.json",
             url_of=repository_url,
+            listed=listed,
             progress=work.progress,
         )
     pulls, refused = read_pulls(
