@@ -86,6 +86,7 @@ class PatchRefusal(_Part):
     optional: bool
     files: Names = ()
     conflicts_with: Slugs = Field(default=(), description="Patches; none: the base itself")
+    holds_up: Slugs = Field(default=(), description="Patches that stand on it, and so cannot be composed either")
     said: Texts
 
 
@@ -120,12 +121,19 @@ class LaneReview(_Part):
     after: Stack | None
 
 
+class StaleFile(_Part):
+    """A file that is not as the tool writes it."""
+
+    file: Name
+    patch: Slug | Literal[""] = Field(default="", description="Whose diff it is; none: `generate` writes it")
+
+
 class Lint(_Part):
     """What `lint` says of the pull request, on the releases that are at hand for it."""
 
     problems: Texts = Field(default=(), description="file:line: path: problem: fix")
     refused: Texts = Field(default=(), description="What does not apply on a release that is no lane's base")
-    stale: Names = Field(default=(), description="Files that `patch export` or `generate` would write differently")
+    stale: Annotated[tuple[StaleFile, ...], Field(max_length=MOST)] = ()
     tried_on: Releases = Field(default=(), description="Releases")
     left_to_lint: Releases = Field(default=(), description="Further releases of the diffs' ranges, not tried here")
 

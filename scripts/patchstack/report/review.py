@@ -25,7 +25,6 @@ LINT = "Lint"
 CANDIDATES = "Candidates that fare otherwise"
 PATCHES = "Patches"
 GUARDS = "Guards of what has changed"
-STALE: Line = (" is not as the tool writes it: ", Quoted("make schema"), " or ", Quoted("patchstack patch export SLUG"))
 TO_PROVE: Line = (
     "No guard has run here. ",
     Quoted("patchstack prove SLUG"),
@@ -69,6 +68,8 @@ def _title_and_lead(found: PatchVerdict) -> tuple[Line, tuple[Line, ...]]:
         lead.append((_more(len(found.lanes), _LANES), "."))
     if found.before_problems:
         lead.append(("What it is compared with cannot be read: ", Prose(found.before_problems[0])))
+    if not found.lanes and not found.stopped:
+        lead.append(("Nothing was composed: mend what lint says first.",))
     lead += [_lint_in_numbers(found.lint, bool(found.lanes)), _candidates_in_numbers(found.candidates)]
     if found.stopped:
         meaning = EXIT_CODES.get(found.stopped.code, "unknown")
@@ -94,10 +95,17 @@ def _lane(lane: verdict.LaneReview) -> Line:
         return ("Lane ", Quoted(lane.lane), " is gone.")
     head: Line = ("Lane ", Quoted(lane.lane), " on ", Quoted(after.base), ": ")
     if not after.composes:
-        known = "; main's did not either" if before and not before.composes else "; main's does" if before else ""
-        return (*head, *names([refusal.patch for refusal in after.refusals]), " in the way", known, ".")
+        refused = [refusal.patch for refusal in after.refusals]
+        verb = "does" if len(refused) == 1 else "do"
+        return (*head, *names(refused), f" {verb} not compose", *_main_when_refused(before), ".")
     patches = count(len(after.patches), "patch composes", "patches compose")
     return (*head, f"{patches} into tree ", short(after.tree), *_and_main(before, after), ".")
+
+
+def _main_when_refused(before: verdict.Stack | None) -> Line:
+    if before is None:
+        return ()
+    return ("; main's stack composes",) if before.composes else ("; main's stack does not compose either",)
 
 
 def _and_main(before: verdict.Stack | None, after: verdict.Stack) -> Line:
@@ -126,7 +134,7 @@ def _lint_in_numbers(lint: verdict.Lint, composed: bool) -> Line:
         parts.append(count(len(lint.stale), "stale file", "stale files"))
     if not parts and not tried:
         return ("Lint did not run.",)
-    return ("Lint: ", ", ".join(parts) or "nothing to mend", *(tried if composed else ()), ".", *rest)
+    return ("Lint", *(tried if composed else ()), ": ", ", ".join(parts) or "nothing to mend", ".", *rest)
 
 
 def _candidates_in_numbers(found: verdict.Candidates) -> Line:
@@ -153,7 +161,7 @@ def _sections(found: PatchVerdict, rows: int) -> tuple[Section, ...]:
         _refused(found, rows),
         _lint(found.lint, rows),
         _candidates(found.candidates.changes, rows),
-        _patches(found.patches, rows),
+        _patches(found, rows),
         _guards(found.patches, rows),
     )
     return tuple(section for section in made if section.intro or section.items or section.blocks)
@@ -172,16 +180,22 @@ def _refused(found: PatchVerdict, rows: int) -> Section:
 
 def _refusal(lane: str, refusal: verdict.PatchRefusal, known: bool) -> Line:
     kind = "optional " if refusal.optional else ""
-    twins: Line = (", with ", *names(refusal.conflicts_with)) if refusal.conflicts_with else ()
-    files: Line = (", in ", *names(refusal.files)) if refusal.files else ()
+    twins: Line = (" against ", *names(refusal.conflicts_with)) if refusal.conflicts_with else ()
+    files: Line = (" in ", *names(refusal.files)) if refusal.files else ()
+    above: Line = ("; it holds up ", *names(refusal.holds_up)) if refusal.holds_up else ()
     already = ", as on main" if known else ""
-    return (kind, Quoted(refusal.patch), " in lane ", Quoted(lane), *twins, *files, already, ":")
+    return (kind, Quoted(refusal.patch), " of lane ", Quoted(lane), *twins, *files, already, *above, ":")
 
 
 def _lint(lint: verdict.Lint, rows: int) -> Section:
     items: list[Line] = [(Prose(text),) for text in lint.problems]
-    items += [(Quoted(file), *STALE) for file in lint.stale]
+    items += [_stale(stale) for stale in lint.stale]
     return Section(LINT, items=tuple(items[:rows]), more=_more(len(items), rows))
+
+
+def _stale(stale: verdict.StaleFile) -> Line:
+    command = f"patchstack patch export {stale.patch}" if stale.patch else "make schema"
+    return (Quoted(stale.file), " is not as the tool writes it: run ", Quoted(command), " and commit what it changes")
 
 
 def _candidates(changes: Sequence[verdict.CandidateChange], rows: int) -> Section:
@@ -202,7 +216,8 @@ def _fate(fate: verdict.Fate) -> Line:
     return (Quoted(fate.reason), *twins, *files)
 
 
-def _patches(patches: Sequence[verdict.PatchChange], rows: int) -> Section:
+def _patches(found: PatchVerdict, rows: int) -> Section:
+    patches = found.patches
     if not patches:
         return Section(PATCHES)
     tally = [f"{sum(patch.change is change for patch in patches)} {change.value}" for change in Change]
@@ -215,7 +230,7 @@ def _patches(patches: Sequence[verdict.PatchChange], rows: int) -> Section:
     return Section(
         PATCHES,
         ((f"{', '.join(tally)}.",),),
-        items=tuple(map(_patch, touched[:rows])),
+        items=tuple((*_patch(patch), *_not_composed(patch, found.lanes)) for patch in touched[:rows]),
         blocks=blocks[:rows],
         more=_more(len(touched), rows),
     )
@@ -227,6 +242,15 @@ def _patch(patch: verdict.PatchChange) -> Line:
     became = f", now {patch.became}" if patch.became else ""
     moved = ", moved in the series" if patch.moved else ""
     return (Quoted(patch.slug), " ", Badge(patch.change.value), *files, became, moved, *title)
+
+
+def _not_composed(patch: verdict.PatchChange, lanes: Sequence[verdict.LaneReview]) -> Line:
+    """In which lanes it is not, by rule; that is no fault, and an author who expects it there wants to know."""
+    stacks = ((lane.lane, lane.after) for lane in lanes[:_LANES] if lane.after)
+    out = [(lane, item.reason) for lane, stack in stacks for item in stack.left_out if item.patch == patch.slug]
+    return tuple(
+        part for lane, reason in out for part in ("; not composed in lane ", Quoted(lane), ", ", Quoted(reason))
+    )
 
 
 def _guards(patches: Sequence[verdict.PatchChange], rows: int) -> Section:

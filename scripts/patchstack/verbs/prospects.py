@@ -8,6 +8,7 @@ from pathlib import Path
 
 from patchstack import verdict
 from patchstack.compose.compose import compose
+from patchstack.compose.left_out import number_of, repository_of
 from patchstack.compose.topics import pull_topics
 from patchstack.git import Repository
 from patchstack.github import TOKEN_VARIABLES, token_of_environment
@@ -126,7 +127,9 @@ def _differences(lane: str, old: Mapping[str, _Told], new: Mapping[str, _Told]) 
     """Those that are in on one side alone, or are out for another reason or because of others."""
     missing = Fate(reason="not listed")
     found = []
-    for name, told in {**old, **new}.items():
+    everybody = {**old, **new}
+    for name in sorted(everybody, key=lambda name: (repository_of(name), number_of(name))):
+        told = everybody[name]
         before, after = (side[name].fate if name in side else missing for side in (old, new))
         if (before.reason, before.twins) != (after.reason, after.twins):
             found.append(

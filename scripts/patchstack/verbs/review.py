@@ -85,20 +85,24 @@ def _parts(
     found = changes.compare(before.patches, after.patches)
     yield {"patches": tuple(_patch_change(root, changed, {}, {}, store) for changed in found)}
     try:
-        inspected = inspect(after.work, on_ranges=False)
+        with after.work.progress.stage("lint"):
+            inspected = inspect(after.work, on_ranges=False)
         yield {"lint": _lint(inspected, found, {})}
-        new = _stacks(after, lane, store)
+        with after.work.progress.stage("this stack"):
+            new = _stacks(after, lane, store)
     except ConfigError as error:
         yield {"lint": verdict.Lint(problems=_texts(error.problems))}
         return
     try:
-        old = _stacks(before, lane, store)
+        with after.work.progress.stage("main's stack"):
+            old = _stacks(before, lane, store)
     except ConfigError as error:
         old = {}
         yield {"before_problems": _texts(error.problems)}
     yield {"lint": _lint(inspected, found, new), "lanes": tuple(_lane(name, old, new) for name in names)}
     yield {"patches": tuple(_patch_change(root, changed, old, new, store) for changed in found)}
-    yield {"candidates": compare_candidates(store, old, new)}
+    with after.work.progress.stage("candidates"):
+        yield {"candidates": compare_candidates(store, old, new)}
 
 
 # --- the two sides ---
@@ -117,6 +121,8 @@ def _main(open_side: Open, checkout: Checkout, config_path: Path, folder: Path, 
     checkout.lay_out((config_path.name, "patches"), folder)
     before = _read_side(open_side, folder / config_path.name)
     work = before.work
+    if work and after.work:
+        work = replace(work, progress=after.work.progress)
     if work and after.work and work.config.fork.remote == after.work.config.fork.remote:
         # A relative path of a remote is meant from where the work tree is.
         work = replace(work, remote=after.work.remote, embedded=after.work.embedded)
@@ -230,7 +236,10 @@ def _lint(found: Inspection, changed: Sequence[changes.Changed], stacks: Mapping
     return verdict.Lint(
         problems=_texts(found.report.problems),
         refused=_texts(refused),
-        stale=verdict.names((*map(str, found.report.stale), *found.stale)),
+        stale=(
+            *(verdict.StaleFile(file=verdict.name(str(path)), patch=path.parent.name) for path in found.report.stale),
+            *(verdict.StaleFile(file=verdict.name(file)) for file in found.stale),
+        ),
         tried_on=tuple(found.bases),
         left_to_lint=tuple(further),
     )

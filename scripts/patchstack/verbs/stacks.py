@@ -81,6 +81,7 @@ def _with_refusals(
     topics: list[Topic] = []
     left_out: list[LeftOut] = []
     refusals: dict[str, verdict.PatchRefusal] = {}
+    held_up: dict[str, list[str]] = {}
     for patch in patches:
         if patch.need_on(base.version) is None or (patch.optional and patch.slug not in work.lane.optional):
             continue
@@ -89,6 +90,8 @@ def _with_refusals(
         except CompositionError as error:
             if error.patch == patch.slug:
                 refusals[patch.slug] = _refusal(store, base, patches, patch, releases, error)
+            else:
+                held_up.setdefault(error.patch, []).append(patch.slug)
             continue
         if isinstance(made, Topic):
             topics.append(made)
@@ -97,7 +100,9 @@ def _with_refusals(
     shown = verdict.Stack(
         base=verdict.name(base.name),
         left_out=tuple(_left_out(item) for item in left_out if item.outcome is not Outcome.EXCLUDED),
-        refusals=tuple(refusals.values()),
+        refusals=tuple(
+            refusal.model_copy(update={"holds_up": tuple(held_up.get(slug, ()))}) for slug, refusal in refusals.items()
+        ),
     )
     return LaneStack(work, base, tuple(topics), tuple(left_out), shown)
 
