@@ -67,7 +67,8 @@ def _written(begin: str, fields: dict[str, str]) -> str:
 
 def _safe(value: str) -> str:
     # Two hyphens in a row end a comment for some readers: https://html.spec.whatwg.org/multipage/syntax.html#comments
-    return quote(value, safe="/#:,").replace("-", "%2D") if "--" in value else quote(value, safe="/#:,")
+    written = quote(value, safe="/#:,", errors="backslashreplace")
+    return written.replace("-", "%2D") if "--" in written else written
 
 
 def _read(begin: str, text: str) -> dict[str, str]:

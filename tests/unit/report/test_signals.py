@@ -150,9 +150,7 @@ def test_a_red_night() -> None:
     signal = signals(fixed_night.RED, PLACE)[-1]
 
     assert signal.title == "Lane `production`: the night is FAIL"
-    assert (
-        signal.body
-        == f"""\
+    expected = f"""\
 <!-- patchstack:signal v1 lane=production key=red-night inputs={"f" * 64} -->
 
 Night `20261121T020000Z` ended with **FAIL** (exit code 1: the gate says FAIL, or a patch is not proven). Nothing was moved: what is deployed stays night `20261120T020000Z`.
@@ -174,8 +172,8 @@ Night `20261121T020000Z` ended with **FAIL** (exit code 1: the gate says FAIL, o
 - Find out who did it by leaving things out: `patchstack test --suite SLUG --without OTHER` for a patch, an entry under `skip` in `deploy.yaml` for a pull request. `docs/operators.md` says under “When a night is not green” what exit code 1 asks.
 
 All of it: [`the workflow's run`](<{PLACE.run_url}>).
-"""
-    )  # noqa: E501
+"""  # noqa: E501
+    assert signal.body == expected
 
 
 def test_a_first_night_that_is_red_has_no_night_to_stay_at() -> None:
