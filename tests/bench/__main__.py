@@ -15,7 +15,8 @@ from rich.console import Console
 from tests.bench import record
 from tests.bench.composition import measure_composition
 from tests.bench.decision import measure_decision
-from tests.bench.ground import break_ground
+from tests.bench.discovery import measure_discovery
+from tests.bench.ground import Ground, break_ground
 from tests.bench.imports import measure_imports
 from tests.bench.kv_send import measure_kv
 from tests.bench.kv_trees import lay_kv_trees
@@ -30,9 +31,10 @@ from patchstack.report.terminal import Progress
 from patchstack.store import cache_folder, now_utc
 from patchstack.upstream.provider import resolve_base
 
-PARTS = ("import", "compose", "decide", "kv", "kvcm", "pp-sync")
+PARTS = ("import", "compose", "decide", "github", "kv", "kvcm", "pp-sync")
 ROOT = Path(__file__).parents[2]
 SIZES = (20, 100)
+GITHUB_SIZES = (100, 1000)
 REPEATS = 3
 BUDGET_S = 60.0
 """Once this has passed nothing is done a second time; what is left is done once."""
@@ -43,6 +45,9 @@ KV_REPEATS = 60
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of topics")
+    parser.add_argument(
+        "--github-sizes", type=int, nargs="+", default=GITHUB_SIZES, metavar="N", help="numbers of pull requests"
+    )
     parser.add_argument("--repeats", type=int, default=REPEATS, metavar="K", help="samples of each, at most")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="no second sample after this")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured, all if left out")
@@ -85,22 +90,32 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
     found = []
     if "import" in chosen.only:
         found.append(measure_imports(settings.upstream, cache, folder / "imports", patience, offline=offline))
-    for size in chosen.sizes if {"compose", "decide"} & set(chosen.only) else ():
-        remote = Repository.init(folder / f"remote-{size}.git")
+    tallies: list[Tally] = []
+
+    def ground_of(size: int, name: str) -> Ground:
+        remote = Repository.init(folder / f"{name}-{size}.git")
         remote.fetch(str(seed.folder), [f"+{base.commit}:refs/heads/base/{lane}"])
-        ground = break_ground(remote, base, lane, size)
+        return break_ground(remote, base, lane, size)
+
+    for size in chosen.sizes if {"compose", "decide"} & set(chosen.only) else ():
+        ground = ground_of(size, "remote")
         if "compose" in chosen.only:
             found += measure_composition(ground, folder / f"compose-{size}", patience)
         if "decide" in chosen.only:
             found += measure_decision(ground, chosen.config, folder / f"decide-{size}", patience, offline=offline)
+    for size in chosen.github_sizes if "github" in chosen.only else ():
+        where = folder / f"github-{size}"
+        rows, counted = measure_discovery(ground_of(size, "pulls"), chosen.config, where, patience, offline=offline)
+        found += rows
+        tallies += counted
     if not {"kv", "kvcm", "pp-sync"} & set(chosen.only):
-        return measured_on, found, []
+        return measured_on, found, tallies
     trees = lay_kv_trees(chosen.config, lane, folder / "state", Progress())
     measured_on |= {"composed_tree": trees.composed_sha, "patches": list(trees.patches)}
-    tallies: list[Tally] = []
     if "kv" in chosen.only:
-        sent, tallies = measure_kv(trees, folder / "kv", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
+        sent, counted = measure_kv(trees, folder / "kv", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
         found += sent
+        tallies += counted
     if "kvcm" in chosen.only:
         found += measure_kvcm(trees, folder / "kvcm", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
     if "pp-sync" in chosen.only:

@@ -97,14 +97,14 @@ def _of_median(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Tally:
-    """Something counted on both trees: no time, and so the same on every machine."""
+    """Something counted on two sides: no time, and so the same on every machine."""
 
     name: str
     unit: str
-    composed: int
-    plain: int
+    ours: int
+    beside: int
     compared: str
-    """What the composed tree's count must be, in words."""
+    """What our count must be, in words."""
     equal: bool
 
 

@@ -61,12 +61,12 @@ def _show_tallies(console: Console, tallies: Sequence[Tally]) -> None:
     table = Table(title="Counted", title_justify="left")
     for heading in ("counted", "unit"):
         table.add_column(heading)
-    for heading in ("composed", "plain"):
+    for heading in ("ours", "beside"):
         table.add_column(heading, justify="right")
     table.add_column("compared")
     for tally in tallies:
         said = f"{tally.compared}: {_verdict(tally.equal)}"
-        table.add_row(tally.name, tally.unit, str(tally.composed), str(tally.plain), said)
+        table.add_row(tally.name, tally.unit, str(tally.ours), str(tally.beside), said)
     console.print(table)
 
 
