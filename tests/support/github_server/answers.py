@@ -24,7 +24,10 @@ class Refused(Exception):
         self.headers: dict[str, str] = {}
 
     def answer(self) -> Answer:
-        body: dict[str, Any] = {"message": self.message, "documentation_url": DOCS, "status": str(self.status)}
+        body: dict[str, Any] = {"message": self.message, "documentation_url": DOCS}
+        # GitHub's description has the status in every error but this one.
+        if self.status != 422:
+            body["status"] = str(self.status)
         if self.errors is not None:
             body["errors"] = self.errors
         return Answer(self.status, body, dict(self.headers))

@@ -78,6 +78,11 @@ class Hub:
             found.admin |= set(admin)
             return found
 
+    def delete_user(self, login: str) -> None:
+        """What they wrote stays, by nobody. Their repositories are deleted one by one."""
+        with self.lock:
+            self.gone.add(login)
+
     def token(self, login: str = BOT, *, repo: str | None = None, permissions: Mapping[str, str] | None = None) -> str:
         """A new token of ``login``; for one repository with ``repo``, with these permissions only with ``permissions``.
 

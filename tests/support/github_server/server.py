@@ -11,7 +11,7 @@ import sys
 import threading
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +55,8 @@ class GitHubServer(Hub):
         self._recorded = threading.Condition()
         self.broken: list[Exception] = []
         """What went wrong within the fake itself: the block ends with the first."""
+        self.observe: Callable[[Request, Any], None] | None = None
+        """Is told each answer of the API with its JSON, before it goes out."""
         self.faults = Faults()
         self.closing = threading.Event()
         self.git = GitService(self)
@@ -183,7 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
         # Before a byte goes out: who has the answer finds the request recorded.
         silent = fault is not None and (fault.hang or fault.reset)
         login = token.login if token else None
-        github.record(Request(self.command, path, query, login, 0 if silent else found.status))
+        request = Request(self.command, path, query, login, 0 if silent else found.status)
+        if is_api and not silent and isinstance(found.body, bytes) and github.observe is not None:
+            github.observe(request, json.loads(found.body))
+        github.record(request)
         if silent:
             self._end_without_answer(reset=fault is not None and fault.reset)
         else:

@@ -403,7 +403,7 @@ class Shapes:
 
     def _side(self, owner: str, ref: str, sha: str, repository: str | None) -> Json:
         return {
-            "label": f"{owner}:{ref}",
+            "label": None if owner in self.hub.gone else f"{owner}:{ref}",
             "ref": ref,
             "sha": sha,
             "user": self.author(owner),
