@@ -148,6 +148,28 @@ class Comment:
     author: str
 
 
+@dataclass(frozen=True)
+class RepositoryFacts:
+    name: str
+    """``owner/name`` as it is now: a renamed one answers under its old name too."""
+    default_branch: str
+    archived: bool
+    has_issues: bool
+    can_push: bool
+    """The token's account may; whether the token may is known only when it is used."""
+    scopes: tuple[str, ...] | None
+    """Of a classic token; None for every other kind, whose permissions cannot be asked for."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A self-hosted runner."""
+
+    name: str
+    online: bool
+    labels: tuple[str, ...]
+
+
 class Refused(RemoteError):
     """GitHub answered, and not with what was asked for; ``status`` is that of HTTP."""
 
@@ -346,10 +368,52 @@ class GitHub:
         lazy = LazyComment(requester=self._github.requester, attributes=where, completed=True)
         self._ask(f"a change of comment {comment_id} of {repo}", lambda: lazy.edit(body))
 
+    # --- the repository itself ---
+
+    def facts(self, repo: str) -> RepositoryFacts:
+        """The repository, and what the token's account may do in it. One request."""
+
+        def ask() -> RepositoryFacts:
+            found = self._repo(repo).complete()
+            may = found.permissions
+            scopes = self._github.oauth_scopes
+            return RepositoryFacts(
+                name=found.full_name,
+                default_branch=_text(found.default_branch),
+                archived=found.archived,
+                has_issues=found.has_issues,
+                can_push=bool(may and may.push),
+                scopes=None if scopes is None else tuple(sorted(scopes)),
+            )
+
+        return self._ask(f"the repository {repo}", ask)
+
+    def protected_branches(self, repo: str) -> tuple[str, ...]:
+        """Names of the branches that a rule protects. As many as the branches have pages."""
+        ask = lambda: tuple(_text(one.name) for one in self._repo(repo).get_branches() if one.protected)  # noqa: E731
+        return self._ask(f"the branches of {repo}", ask, list)
+
+    def labels(self, repo: str) -> tuple[str, ...]:
+        """The labels that there are. As many as there are pages."""
+        ask = lambda: tuple(_text(one.name) for one in self._repo(repo).get_labels())  # noqa: E731
+        return self._ask(f"the labels of {repo}", ask, list)
+
+    def runners(self, repo: str) -> tuple[Runner, ...]:
+        """The repository's self-hosted runners. As many as there are pages."""
+
+        def ask() -> tuple[Runner, ...]:
+            found = self._repo(repo).get_self_hosted_runners()
+            return tuple(
+                Runner(_text(one.name), one.status == "online", tuple(_text(str(label["name"])) for label in one.labels))
+                for one in found
+            )
+
+        return self._ask(f"the runners of {repo}", ask)
+
     # --- inside ---
 
     def _repo(self, repo: str) -> github.Repository.Repository:
-        return self._github.get_repo(repo, lazy=True)
+        return self._github.get_repo(repo)  # lazy: it is not asked for itself
 
     def _issue(self, repo: str, number: int) -> github.Issue.Issue:
         """An issue that is not asked for itself, only for what is below it."""
