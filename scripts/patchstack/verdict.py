@@ -285,10 +285,13 @@ def _bytes_of(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{path}: it cannot be read as a plain file: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UsageError(f"{path}: it is no plain file")
-        data = stream.read(LIMIT_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(LIMIT_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > LIMIT_BYTES:
         raise UsageError(f"{path}: it is larger than a verdict may be ({LIMIT_BYTES} bytes): nothing is done with it")
     return data

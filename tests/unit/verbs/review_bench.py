@@ -118,16 +118,16 @@ class ReviewDesk:
             self.bench.series(*order)
         return commit
 
-    def pull(self, number: int, files: Mapping[str, str]) -> Sha:
-        """A pull request on the remote beside the clone: one commit on the base, which the remote publishes."""
+    def pull(self, number: int, files: Mapping[str, str], *, remote: Path | None = None) -> Sha:
+        """A pull request on ``remote``, else on the one beside the clone: a commit on the base, which is published."""
         store = self.work().store()
         base = author.base_of(self.work(), store, "production")
         entries = [("100644", store.write_blob(text.encode()), path) for path, text in files.items()]
         head = store.commit(store.edit_tree(base.tree, entries), (base.commit,), f"pull {number}\n")
         store.set_refs({"refs/test/head": head, "refs/test/base": base.commit})
-        remote = Repository.init(self.folder.parent / "remote.git")
+        there = Repository.init(remote or self.folder.parent / "remote.git")
         refs = {"head": f"refs/pull/{number}/head", "base": "refs/heads/base/production"}
-        remote.fetch(str(store.folder), [f"+refs/test/{here}:{there}" for here, there in refs.items()])
+        there.fetch(str(store.folder), [f"+refs/test/{name}:{ref}" for name, ref in refs.items()])
         return head
 
     def remove(self, slug: str) -> None:

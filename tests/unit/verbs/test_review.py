@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.github_server import GitHubServer
 from tests.unit.patches.stack_bench import PROSE
 from tests.unit.verbs.fork_bench import A, B
 from tests.unit.verbs.review_bench import CONFIG, EDGE, SOURCES, TEN, ReviewDesk, edit
@@ -485,6 +486,55 @@ def test_without_a_token_github_is_not_asked(desk: ReviewDesk) -> None:
     assert found.candidates.why.startswith(
         "lane production: GitHub is asked with a token, and none of PATCHSTACK_TOKEN,"
     )
+
+
+@pytest.mark.parametrize(
+    ("permissions", "code"),
+    [
+        ({"contents": "read", "pull-requests": "read"}, 0),
+        ({"contents": "read"}, 8),
+        ({"pull-requests": "read"}, 8),
+    ],
+    ids=["read", "no pull requests", "no contents"],
+)
+def test_candidates_of_github(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, permissions: dict[str, str], code: int
+) -> None:
+    desk = ReviewDesk(tmp_path, CONFIG + "pulls: {sources: [{repo: acme/sglang, into: [base/production]}]}\n")
+    desk.patch("one", {A: edit(TEN, 1, "ONE")})
+    with GitHubServer(tmp_path / "github") as hub:
+        fork = hub.repository("acme/sglang", private=True)
+        hub.user("ann", write=["acme/sglang"])
+        for number, line in ((41, 1), (42, 5), (43, 9)):
+            head = desk.pull(number, {A: edit(TEN, line, f"PULL_{number}")}, remote=fork.path)
+            fork.push(f"fix-{number}", head, by="ann")
+            fork.open_pull(f"fix-{number}", "base/production", "ann", f"Fix <b>{number}", number=number)
+            fork.label(number, "deploy", by="ann")
+        main = desk.commit()
+        desk.patch("one", {A: edit(TEN, 5, "ONE")})
+        desk.commit()
+        token = hub.token(repo="acme/sglang", permissions=permissions)
+        for name, value in hub.environment(token).items():
+            monkeypatch.setenv(name, value)
+
+        found = desk.review(main)
+
+        assert {request.method for request in hub.requests if ".git/" not in request.path} <= {"GET"}
+    assert (found.exit_code, stack_of(found).composes) == (code, True)
+    assert token not in verdict.encode(found) + "".join(desk.said.lines)
+    if code:
+        assert found.candidates == Candidates()
+        assert found.stopped is not None
+        return
+    assert found.candidates.compared == 3
+    assert fates(found) == [
+        f"#41: excluded: conflict one {A} -> in",
+        f"#42: in -> excluded: conflict one {A}",
+    ]
+    assert [(change.title, change.author) for change in found.candidates.changes] == [
+        ("Fix <b>41", "ann"),
+        ("Fix <b>42", "ann"),
+    ]
 
 
 # --- as it is typed ---
