@@ -151,6 +151,13 @@ def numbers(found: Deduped, reason: str | None = None) -> set[int]:
     return {int(name[1:]) for name in named}
 
 
+def test_the_head_of_a_blocked_one_bars_also_who_left_another_branch_with_it() -> None:
+    """#2 has the head of #1 and is meant for a branch that has the first of its commits: its own is the second."""
+    bars = [Bar("#1", sha(9), frozenset({sha(8), sha(9)}))]
+    found = decide([reading(2, frozenset({9}))], (), {}, bars)
+    assert numbers(found, BARRED) == {2}
+
+
 BARRED = "carries commits of a blocked one"
 
 
