@@ -240,7 +240,6 @@ def _promoted_pulls(work: Workplace, listed: Mapping[str, Sha]) -> dict[str, Sha
 
 def skips(work: Workplace) -> Mapping[str, str]:
     """Why `deploy.yaml` leaves pull requests out: by name, or by a bare number, which is any repository's."""
-    """Why deploy.yaml leaves pull requests out, by name."""
     return {skip.name_in(work.config.fork.repo): skip.because for skip in work.config.pulls.skip}
 
 
