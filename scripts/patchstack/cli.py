@@ -19,6 +19,7 @@ from patchstack import __version__
 from patchstack.commands.answer import answer
 from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
+from patchstack.commands.init import init
 from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
 from patchstack.commands.review import review
@@ -292,6 +293,7 @@ def patch_export(options: Options, slug: str, folder: Path | None, as_json: bool
         emit("\n".join(f"{path}: {verb}" for path in written) or f"{slug}: canonical already, nothing to write")
 
 
+main_group.add_command(init)
 patch.add_command(patch_import)
 
 

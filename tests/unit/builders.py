@@ -192,7 +192,9 @@ class Fork(Workshop):
         if not self.repository.has(octopus):
             self._send(octopus)
         tip = self.repository.resolve(f"refs/heads/{branch}") or self.commit("genesis", {}, when=0)
-        night = self.commit_tree("a night", self.repository.tree_of(octopus), tip, octopus)
+        self.minute += 1
+        when = Signature(date=f"@{1_700_000_000 + 60 * self.minute} +0000")
+        night = self.repository.commit(self.repository.tree_of(octopus), (tip, octopus), "a night\n", when)
         return self.branch(branch, night)
 
     # --- the stages ---

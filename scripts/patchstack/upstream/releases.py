@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from patchstack import process, store
 from patchstack.errors import ConfigError, MachineError, PatchstackError, RemoteError
@@ -86,6 +86,17 @@ def fetch_wheel(requirement: str, cache: Path, *, offline: bool = False, progres
         raise MachineError(
             f"the cache {wheels} cannot be used: {error}; free or repair it, or set PATCHSTACK_CACHE"
         ) from error
+
+
+def releases_in_cache(cache: Path) -> tuple[str, ...]:
+    """Versions of sglang that need no network, oldest first."""
+    found = set()
+    for record in (cache / "wheels" / "records").glob("sglang-*.json"):
+        try:
+            found.add(parse_wheel_filename(json.loads(record.read_bytes())["filename"])[1])
+        except (ValueError, KeyError, TypeError):
+            continue  # a record that cannot be read is none, as everywhere here
+    return tuple(map(str, sorted(found)))
 
 
 def _parsed(requirement: str) -> Requirement:

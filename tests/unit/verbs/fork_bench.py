@@ -24,7 +24,8 @@ from patchstack.upstream.wheel import sha256_of
 RELEASE = "0.5.12.post1"
 A, B, NEW = "python/sglang/a.py", "python/sglang/b.py", "python/sglang/new.py"
 TEN = "".join(f"line {number}\n" for number in range(1, 11))
-SOURCES = {A: TEN, B: TEN}
+LIBS = tuple(f"python/sglang/lib/{name}.py" for name in "stuvwxyz")
+SOURCES = {A: TEN, B: TEN, **dict.fromkeys(LIBS, "LIB = 1\n")}
 GUARD = "import pytest\n\n\ndef test_it() -> None:\n    pytest.fail('not asked here')\n"
 
 
@@ -114,6 +115,12 @@ class ForkBench:
         tree = self.git("merge-tree", "--write-tree", branch, other).splitlines()[0]
         date = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{1700000000 + 60 * self.minute} +0000")
         made = self.git("commit-tree", tree, "-p", branch, "-p", other, "-m", message, **date)
+        self.git("update-ref", f"refs/heads/{branch}", made)
+        return made
+
+    def merge_theirs(self, branch: str, other: str) -> str:
+        """Merge ``other`` with its own files, whatever ``branch`` had."""
+        made = self.git("commit-tree", f"{other}^{{tree}}", "-p", branch, "-p", other, "-m", f"Merge {other}")
         self.git("update-ref", f"refs/heads/{branch}", made)
         return made
 
