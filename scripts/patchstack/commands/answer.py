@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from patchstack.commands.status import Age
 from patchstack.console import Options, emit, with_dry_run, with_json, workplace
 from patchstack.errors import RemoteError, UsageError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 OVERDUE = "36h"
 """A night a day, and half a day for it to end."""
-_UNITS_S = {"min": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
@@ -39,8 +39,9 @@ _UNITS_S = {"min": 60, "h": 3600, "d": 86_400}
     "--overdue",
     is_flag=False,
     flag_value=OVERDUE,
+    type=Age(),
     metavar="[AGE]",
-    help=f"Say whether the newest promoted night is older than AGE, such as 90min, 36h or 2d. [default: {OVERDUE}]",
+    help=f"Say whether no night is as young as AGE, as `status --max-age` would. [default: {OVERDUE}]",
 )
 @with_json
 @with_dry_run
@@ -51,7 +52,7 @@ def answer(
     packs: tuple[Path, ...],
     more: tuple[Path, ...],
     no_night: str | None,
-    overdue: str | None,
+    overdue: timedelta | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -87,7 +88,7 @@ def _answer(
     run_id: str | None,
     packs: tuple[Path, ...],
     no_night: str | None,
-    overdue: str | None,
+    overdue: timedelta | None,
     dry_run: bool,
 ) -> Answers:
     from patchstack.verbs import answer as verb
@@ -95,13 +96,6 @@ def _answer(
     if no_night is not None:
         return verb.answer_no_night(work, hub, no_night, dry_run=dry_run)
     if overdue is not None:
-        return verb.answer_overdue(work, hub, most_s=_seconds(overdue), dry_run=dry_run)
+        return verb.answer_overdue(work, hub, max_age=overdue, dry_run=dry_run)
     night = verb.night_of_packs(work, packs, dry_run=dry_run) if packs else verb.night_of_run(work, run_id)
     return verb.answer_night(work, hub, night, dry_run=dry_run)
-
-
-def _seconds(age: str) -> int:
-    found = re.fullmatch(r"([1-9]\d{0,5})(min|h|d)", age)
-    if found is None:
-        raise UsageError(f"--overdue {age!r} is no age: write it as 90min, 36h or 2d")
-    return int(found[1]) * _UNITS_S[found[2]]

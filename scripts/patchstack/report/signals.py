@@ -76,18 +76,18 @@ def gone(report: NightReport, marker: SignalMarker) -> str | None:
         )
     elif kind == NO_NIGHT and finished(report):
         said = (" ran to its end and reported.",)
-    elif kind == OVERDUE and green:
-        said = (" is green.",)
+    elif kind == OVERDUE and (report.nothing_to_do or report.verdicts):
+        said = (" ran.",)
     else:
         return None
     return inline(("Gone: night ", Quoted(report.night), " (", Quoted(report.at), ")", *said))
 
 
-def promoted_again(status: StatusView, marker: SignalMarker) -> str | None:
-    """The line that closes the issue about no night for too long, once one was promoted in time."""
-    if marker.key != OVERDUE or status.night is None:
+def ran_again(status: StatusView, marker: SignalMarker) -> str | None:
+    """The line that closes the issue about no night for too long, once there was one in time."""
+    if marker.key != OVERDUE or status.newest is None:
         return None
-    return inline(("Gone: night ", Quoted(status.night.night), " was promoted at ", Quoted(status.night.at), "."))
+    return inline(("Gone: ", *_sign(status.newest)))
 
 
 def twin(number: int) -> str:
@@ -243,6 +243,15 @@ def no_night(lane: str, url: str) -> Signal:
     return Signal(NO_NIGHT, inline(title), fitted(SignalMarker(lane, NO_NIGHT), page))
 
 
+class SignView(Protocol):
+    @property
+    def what(self) -> str: ...
+    @property
+    def night(self) -> str: ...
+    @property
+    def at(self) -> str: ...
+
+
 class StatusView(Protocol):
     """The release stage's `StatusReport`, as far as it is told here."""
 
@@ -252,21 +261,30 @@ class StatusView(Protocol):
     def branch(self) -> str: ...
     @property
     def night(self) -> LedgerLine | None: ...
+    @property
+    def newest(self) -> SignView | None: ...
 
 
 def overdue(status: StatusView, place: Place) -> Signal:
-    """No night was promoted for too long."""
+    """No night was promoted, tested or found to have nothing to do for too long."""
     title: Line = ("Lane ", Quoted(status.lane), ": no night for too long")
+    newest: Line = (
+        ("The newest that is known: ", *_sign(status.newest)) if status.newest else ("None is known at all.",)
+    )
     held: Line = (Quoted(status.branch), " never had a night.")
     if status.night:
-        night = status.night
-        held = (Quoted(status.branch), " holds night ", Quoted(night.night), ", promoted at ", Quoted(night.at), ".")
+        held = (Quoted(status.branch), " holds night ", Quoted(status.night.night), ".")
+    lead: Line = ("No night was promoted, tested, or found to have nothing to do. ", *newest, " ", *held)
     items: tuple[Line, ...] = (
         ("Look whether the nightly workflow is switched off, waits for a runner, or fails before it can report.",),
-        ("Start it by hand; a green night closes this issue.",),
+        ("Start it by hand; the next night that runs closes this issue.",),
     )
 
     def page(rows: int) -> Page:
-        return _page(held, (Section(WHAT_TO_DO, items=items), place.run()))
+        return _page(lead, (Section(WHAT_TO_DO, items=items), place.run()))
 
     return Signal(OVERDUE, inline(title), fitted(SignalMarker(status.lane, OVERDUE), page))
+
+
+def _sign(sign: SignView) -> Line:
+    return ("night ", Quoted(sign.night), f", {sign.what} at ", Quoted(sign.at), ".")

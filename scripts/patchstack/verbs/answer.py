@@ -37,7 +37,7 @@ from patchstack.report.answers import (
 from patchstack.report.marker import SignalMarker
 from patchstack.report.place import Place
 from patchstack.report.remarks import Remark, remarks
-from patchstack.report.signals import Signal, finished, gone, no_night, overdue, promoted_again, signals
+from patchstack.report.signals import Signal, finished, gone, no_night, overdue, ran_again, signals
 from patchstack.store import now_utc, write_whole
 from patchstack.verbs.promote import status
 from patchstack.workplace import Workplace
@@ -128,12 +128,11 @@ def answer_no_night(work: Workplace, hub: GitHub, url: str, *, dry_run: bool = F
     return _answer_signals(work, hub, (no_night(work.lane_name, url),), lambda _: None, dry_run)
 
 
-def answer_overdue(work: Workplace, hub: GitHub, *, most_s: int, dry_run: bool = False) -> Answers:
-    """Say that no night was promoted for ``most_s`` seconds, or that one was. The caller holds the lock."""
-    standing = status(work)
-    late = standing.age_s is None or standing.age_s > most_s
-    wanted = (overdue(standing, place_of(work)),) if late else ()
-    return _answer_signals(work, hub, wanted, lambda marker: promoted_again(standing, marker), dry_run)
+def answer_overdue(work: Workplace, hub: GitHub, *, max_age: timedelta, dry_run: bool = False) -> Answers:
+    """Say that no night is as young as ``max_age``, or that one is. The caller holds the lock."""
+    standing = status(work, max_age=max_age)
+    wanted = (overdue(standing, place_of(work)),) if standing.overdue else ()
+    return _answer_signals(work, hub, wanted, lambda marker: ran_again(standing, marker), dry_run)
 
 
 def _answer_signals(

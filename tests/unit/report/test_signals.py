@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
-from patchstack.model import LeftOut, NightReport, Outcome, Reason, Refusal, Verdict
+from patchstack.model import LedgerLine, LeftOut, NightReport, Outcome, Reason, Refusal, Verdict
 from patchstack.report.marker import SignalMarker, signal_of
 from patchstack.report.place import Place
-from patchstack.report.signals import gone, no_night, overdue, signals
+from patchstack.report.signals import gone, no_night, overdue, ran_again, signals
 
 from . import fixed_night
 
@@ -200,7 +200,7 @@ KEYS = ("conflict:#1:#2", "patch:x", "red-night", "no-night", "overdue")
     ("report", "known"),
     [
         (fixed_night.NIGHT, ["conflict:#1:#2", "patch:x", "red-night", "no-night", "overdue"]),
-        (fixed_night.RED, ["conflict:#1:#2", "patch:x", "no-night"]),
+        (fixed_night.RED, ["conflict:#1:#2", "patch:x", "no-night", "overdue"]),
         (UNFINISHED, ["conflict:#1:#2", "patch:x"]),
         (REFUSED, ["no-night"]),
         (NO_REMOTE, ["no-night"]),
@@ -219,7 +219,7 @@ def test_what_a_night_knows_to_be_gone(report: NightReport, known: list[str]) ->
         (fixed_night.NIGHT, "patch:x", f"{GREEN} composed every patch that it needs."),
         (fixed_night.NIGHT, "red-night", f"{GREEN} is green, and promoted."),
         (fixed_night.RED, "no-night", f"{GREEN} ran to its end and reported."),
-        (fixed_night.NIGHT, "overdue", f"{GREEN} is green."),
+        (fixed_night.NIGHT, "overdue", f"{GREEN} ran."),
         (
             fixed_night.NOTHING_TO_DO,
             "red-night",
@@ -248,20 +248,40 @@ def test_a_run_that_ended_without_a_report() -> None:
     assert "- Its log: `https://github.com/acme/sglang/actions/runs/8`\n" in signal.body
 
 
+@dataclass(frozen=True)
+class Sign:
+    what: str = "promoted"
+    night: str = "20261120T020000Z"
+    at: str = "2026-11-20T02:00:00Z"
+
+
+@dataclass(frozen=True)
 class Standing:
-    lane, branch, night = "production", "deploy", fixed_night.PREVIOUS
-
-
-class NeverPromoted:
-    lane, branch, night = "production", "deploy", None
+    lane: str = "production"
+    branch: str = "deploy"
+    night: LedgerLine | None = fixed_night.PREVIOUS
+    newest: Sign | None = Sign()
 
 
 def test_no_night_for_too_long() -> None:
     signal = overdue(Standing(), PLACE)
 
     assert (signal.key, signal.title) == ("overdue", "Lane `production`: no night for too long")
-    assert "`deploy` holds night `20261120T020000Z`, promoted at `2026-11-20T02:00:00Z`.\n" in signal.body
-    assert "`deploy` never had a night.\n" in overdue(NeverPromoted(), PLACE).body
+    assert (
+        "No night was promoted, tested, or found to have nothing to do. The newest that is known: night "
+        "`20261120T020000Z`, promoted at `2026-11-20T02:00:00Z`. `deploy` holds night `20261120T020000Z`.\n"
+    ) in signal.body
+    assert (
+        "None is known at all. `deploy` never had a night.\n" in overdue(Standing(night=None, newest=None), PLACE).body
+    )
+
+
+def test_the_watchdog_closes_what_it_opened_and_nothing_else() -> None:
+    line = "Gone: night `20261120T020000Z`, promoted at `2026-11-20T02:00:00Z`."
+
+    assert ran_again(Standing(), SignalMarker("production", "overdue")) == line
+    assert ran_again(Standing(newest=None), SignalMarker("production", "overdue")) is None
+    assert [key for key in KEYS if ran_again(Standing(), SignalMarker("production", key))] == ["overdue"]
 
 
 # --- markers ---

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -628,8 +629,8 @@ def test_no_night(desk: Desk) -> None:
 def test_no_night_for_too_long(desk: Desk) -> None:
     work = desk.work()
 
-    assert told(answer_overdue(work, desk.github(), most_s=3600)) == ["open overdue"]
-    assert told(answer_overdue(work, desk.github(), most_s=3600)) == []
+    assert told(answer_overdue(work, desk.github(), max_age=timedelta(hours=1))) == ["open overdue"]
+    assert told(answer_overdue(work, desk.github(), max_age=timedelta(hours=1))) == []
     assert "`deploy` never had a night." in (desk.fork.issues[0].body or "")
     assert desk.night() == ["close overdue"]
 
