@@ -79,7 +79,7 @@ def make(path: Path, default_branch: str, parent: Path | None = None) -> None:
 def refs(path: Path, prefix: str) -> dict[str, str]:
     """Every ref below ``prefix``, by its full name."""
     found = git(path, "for-each-ref", "--format=%(objectname) %(refname)", prefix)
-    return {name: sha for sha, name in (line.split(" ", 1) for line in found.splitlines())}
+    return {name: sha for sha, name in (line.split(" ", 1) for line in found.split("\n") if line)}
 
 
 def set_refs(path: Path, new: Mapping[str, str | None]) -> None:
@@ -110,7 +110,7 @@ def reached_by(path: Path, tip: str, names: Iterable[str]) -> set[str]:
     wanted = list(names)
     if not wanted:
         return set()
-    return set(git(path, "for-each-ref", f"--merged={tip}", "--format=%(refname)", *wanted).split())
+    return set(git(path, "for-each-ref", f"--merged={tip}", "--format=%(refname)", *wanted).split("\n"))
 
 
 def sizes(path: Path, base: str, head: str) -> dict[str, int]:

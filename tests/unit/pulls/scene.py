@@ -7,7 +7,7 @@ assert scene.discover() == Told(pulls=["#41 fix a -> base/production"])
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,12 @@ class Scene:
         self.token = hub.token("github-actions[bot]", repo=FORK, permissions=PERMISSIONS)
         self.github = self.connect()
         self.found: Discovered | None = None
+        self.remote = self.fork.path
+        """Where the fork is read from; its pull requests and branches are told of by the hub all the same."""
+        self.listed: Mapping[str, Sha] | None = None
+        """What an earlier question to the remote found."""
+        self.elsewhere: dict[str, Path] = {}
+        """The same of other repositories, where it is another place."""
 
     def connect(self) -> GitHub:
         return GitHub(self.hub.api_url, Token(self.token))
@@ -130,7 +136,7 @@ class Scene:
             self.store,
             github or self.github,
             fork=FORK,
-            remote_url=str(self.fork.path),
+            remote_url=str(self.remote),
             sources=sources or (OWN,),
             base=self.base,
             lane=lane,
@@ -140,7 +146,8 @@ class Scene:
             blocked_label="blocked",
             previous=previous or {},
             memo_path=self.memo,
-            url_of=lambda repo: str(self.hub.repository(repo).path),
+            listed=self.listed,
+            url_of=lambda repo: str(self.elsewhere.get(repo) or self.hub.repository(repo).path),
         )
         return self.told(self.found)
 
@@ -180,7 +187,3 @@ class Scene:
         ref = f"refs/test/{sha}"
         self.workshop.repository.set_refs({ref: sha})
         return ref
-
-
-def names(items: Sequence[str]) -> list[str]:
-    return [item.split(" ")[0] for item in items]
