@@ -211,6 +211,14 @@ def test_a_skip_is_of_one_repository_or_of_whichever_has_the_number(tmp_path: Pa
     assert entry.name_in("acme/sglang") == name
 
 
+def test_the_fork_has_pull_requests_also_where_github_is_not_asked(tmp_path: Path) -> None:
+    own = "{repo: acme/sglang, into: [base/production, stack/production]}"
+    team = "{repo: sgl-project/sglang, into: [main], heads: [acme]}"
+    skip = "{pr: 41, repo: acme/sglang, because: not yet}"
+    changes = ((own, "{refs: refs/pull/*/head}"), (f"    - {team}\n", ""), (SKIP, skip))
+    assert config.load(designed(tmp_path, *changes)).pulls.skip[0].name_in("acme/sglang") == "#41"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
