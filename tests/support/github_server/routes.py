@@ -171,6 +171,8 @@ def activity(call: Call) -> Answer:
 
 @route("GET", "/repos/{owner}/{repo}/collaborators/{login}/permission")
 def permission(call: Call) -> Answer:
+    if not call.writes or call.token.repo not in (None, call.here.name):
+        raise Refused(403, "Must have push access to view collaborator permission.")
     if call.part["login"] not in call.hub.users:
         raise Refused(404, f"{call.part['login']} is not a user")
     return Answer(200, call.shapes.collaborator(call.here, call.part["login"]))
