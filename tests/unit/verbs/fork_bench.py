@@ -56,12 +56,16 @@ class ForkBench:
     """A bare repository as a team keeps it, and the folder in which patchstack is to work."""
 
     folder: Path
+    path: Path = field(default=Path())
+    """Where the repository is. [default: acme/sglang.git in ``folder``]"""
     minute: int = 0
     begun: set[str] = field(default_factory=set)
     sources: Mapping[str, str] = field(default_factory=lambda: SOURCES)
     version: str = RELEASE
 
     def __post_init__(self) -> None:
+        if self.path == Path():
+            self.path = self.folder / "acme" / "sglang.git"
         release(self.version, self.sources)
         self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), at=self.folder)
         manifest = {"python/pyproject.toml": "[project]\n", "docs/x.md": "x\n"}
@@ -69,10 +73,6 @@ class ForkBench:
         self.commit("main", f"Release {self.version}", dict(self.sources))
         self.git("tag", f"v{self.version}", "main")
         self.commit("main", "After the release", {"docs/x.md": "later\n"})
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "acme" / "sglang.git"
 
     @property
     def work(self) -> Path:
