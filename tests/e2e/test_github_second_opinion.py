@@ -46,7 +46,7 @@ class Side(ABC):
 
     def ask(self, method: str, path: str, by: str, body: Any = None) -> Any:
         headers = {"Authorization": f"token {self.token(by)}"}
-        answer = requests.request(method, f"{self.url}{path}", headers=headers, json=body, timeout=60)
+        answer = requests.request(method, f"{self.url}{path}", headers=headers, json=body, timeout=120)
         assert answer.ok, answer.text
         return answer.json() if answer.content else None
 

@@ -113,7 +113,7 @@ def drive(hub: GitHubServer) -> None:
 
     def ask(method: str, path: str, token: str = owner, **given: Any) -> None:
         requests.request(
-            method, f"{hub.api_url}{path}", headers={"Authorization": f"token {token}"}, timeout=20, **given
+            method, f"{hub.api_url}{path}", headers={"Authorization": f"token {token}"}, timeout=120, **given
         )
 
     for path in ("", "/pulls?state=all", "/issues?state=all", "/activity", "/branches", "/labels", "/actions/runners"):

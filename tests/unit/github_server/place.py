@@ -46,7 +46,7 @@ class Place:
     ) -> requests.Response:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         url = f"{self.hub.api_url}{path}"
-        return requests.request(method, url, headers=headers, params=dict(query), json=json, timeout=20)  # type: ignore[arg-type]
+        return requests.request(method, url, headers=headers, params=dict(query), json=json, timeout=120)  # type: ignore[arg-type]
 
     def url(self, token: str | None = None, repo: str = FORK) -> str:
         who = f"x-access-token:{token}@" if token else ""

@@ -54,7 +54,7 @@ def test_what_hangs_ends_with_the_server(tmp_path: Path) -> None:
         hub.fail(Fault(hang=True))
         token = hub.token("ann")
         port = int(hub.server_url.rpartition(":")[2])
-        hanging, idle = (socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(2))
+        hanging, idle = (socket.create_connection(("127.0.0.1", port), timeout=120) for _ in range(2))
         asked = f"GET /api/v3/rate_limit HTTP/1.1\r\nHost: x\r\nAuthorization: token {token}\r\n\r\n".encode()
         hanging.sendall(asked)
         hub.wait_for_requests(1)
@@ -67,4 +67,4 @@ def test_what_hangs_ends_with_the_server(tmp_path: Path) -> None:
     assert [one.status for one in hub.requests] == [0, 200]
     assert threading.active_count() == before
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", port), timeout=20)
+        socket.create_connection(("127.0.0.1", port), timeout=120)

@@ -28,7 +28,7 @@ def test_a_listing_has_pages_and_links_to_the_others(place: Place) -> None:
         ["first", "prev"],
         ["first", "prev"],
     ]
-    following = requests.get(pages[0].links["next"]["url"], headers={"Authorization": f"token {token}"}, timeout=20)
+    following = requests.get(pages[0].links["next"]["url"], headers={"Authorization": f"token {token}"}, timeout=120)
     assert names(following) == [3, 4]
 
 
