@@ -13,6 +13,8 @@ from patchstack.regress.scenarios import GPU_GUARDS, is_scenario
 BED_SUITE = "bed"
 """The bed's own controls; they run with every selection."""
 BED_GUARDS = "tests/regression/bed"
+BED_SUPPORT = ("locks", "standins", "testbed")
+"""The folders of ``tests/support`` that guards run with; the others serve the tool's own tests."""
 AROUND = ("conftest.py", "thresholds.yaml")
 """Files beside guards, or above them, that decide what they say."""
 
@@ -34,7 +36,7 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     A path below the GPU folder is checked too, and left to the lanes of `scenarios`.
     """
     problems: list[str] = []
-    support = _digest_of(root, [root / "tests" / "support"])
+    support = _digest_of(root, [root / "tests" / "support" / name for name in BED_SUPPORT])
     suites: list[Suite] = []
     for slug, paths in ((BED_SUITE, (BED_GUARDS,)), *guards):
         header = f"patches/{slug}/patch.md" if suites or slug != BED_SUITE else BED_GUARDS

@@ -13,7 +13,9 @@ from patchstack.model import GuardOutcome, GuardResult, Sha
 from patchstack.regress.execute import Tree
 from patchstack.regress.kept import KeptResults, keep, proof_key, read_kept
 from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
-from patchstack.regress.suites import BED_SUITE, Suite, find_suites
+from patchstack.regress.suites import BED_SUITE, BED_SUPPORT, Suite, find_suites
+
+SUPPORT = Path(__file__).parents[2] / "support"
 
 SUITE = Suite("x", ("tests/regression/x",), "d")
 TREE = Sha("a" * 40)
@@ -58,7 +60,8 @@ def test_the_key_changes_with_each_part() -> None:
 
 
 def test_a_suite_s_digest_covers_guards_and_support_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("tests/support/h.py", "tests/regression/bed/test_b.py", "tests/regression/x/test_x.py", "README.md"):
+    bed, other = "tests/support/testbed/h.py", "tests/support/github_server/s.py"
+    for name in (bed, other, "tests/regression/bed/test_b.py", "tests/regression/x/test_x.py", "README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1\n")
 
@@ -67,13 +70,19 @@ def test_a_suite_s_digest_covers_guards_and_support_and_nothing_else(tmp_path: P
 
     before = digest()
     (tmp_path / "README.md").write_text("2\n")
+    (tmp_path / other).write_text("2\n")
     (tmp_path / "tests/regression/x/__pycache__").mkdir()
     (tmp_path / "tests/regression/x/__pycache__/test_x.pyc").write_text("2\n")
     assert digest() == before
-    (tmp_path / "tests/support/h.py").write_text("2\n")
+    (tmp_path / bed).write_text("2\n")
     after_support = digest()
     (tmp_path / "tests/regression/x/test_x.py").write_text("2\n")
     assert len({before, after_support, digest()}) == 3
+
+
+def test_each_folder_of_test_support_is_the_bed_s_or_the_tool_s_own() -> None:
+    folders = {path.name for path in SUPPORT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {*BED_SUPPORT, "actions", "github_server", "node"}
 
 
 def test_every_wrong_guard_path_is_named(tmp_path: Path) -> None:
