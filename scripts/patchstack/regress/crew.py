@@ -61,9 +61,7 @@ def run_parts(
             unchecked: dict[Path, list[Done]] = {}
             while waiting or underway:
                 if deadline is not None and not stop.pulled and deadline.over:
-                    progress(
-                        f"{REASON} of {deadline.minutes:g} min is over: {len(underway)} of {len(parts)} are stopped"
-                    )
+                    progress(f"{REASON} of {deadline.minutes:g} min is over: what is under way is stopped")
                     stop.pull(REASON)
                     while waiting:
                         part = waiting.popleft()

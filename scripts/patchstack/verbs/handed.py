@@ -7,11 +7,13 @@ again; only whether each guard passed or failed is taken from the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from patchstack.errors import UsageError
-from patchstack.model import Composition, GuardReport, GuardResult, TreeRun
+from patchstack.model import Composition, GuardReport, TreeRun
 from patchstack.regress.prove import prove
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 from patchstack.verbs.selection import Selection, select
@@ -57,27 +59,32 @@ def _problems(work: Workplace, selection: Selection, composition: Composition, r
 
 @dataclass
 class _Expected:
-    """The test files that have a say on one tree."""
+    """The test files that have a say on one tree. Two patches can have one file among their guards."""
 
-    owner: dict[str, str] = field(default_factory=dict)
-    """Slug by file, or by folder of a suite."""
-    files: set[str] = field(default_factory=set)
+    files: set[tuple[str, str]] = field(default_factory=set)
+    """Slug and file."""
+    folders: set[tuple[str, str]] = field(default_factory=set)
+    """Slug, and what its suite names: of guards that never began, no more is known."""
 
     def add(self, suite: Suite, files: tuple[str, ...]) -> None:
-        self.owner |= dict.fromkeys((*suite.paths, *files), suite.slug)
-        self.files |= set(files)
+        self.files |= {(suite.slug, file) for file in files}
+        self.folders |= {(suite.slug, path) for path in suite.paths}
 
     def problems(self, run: TreeRun) -> Iterator[str]:
         where = f"on {run.label}"
-        for result in run.results:
-            if self.owner.get(_file(result)) != result.slug:
-                yield f"{result.test} {where} is no guard of {result.slug}"
-        tests = [result.test for result in run.results]
-        yield from (f"{test} {where} answers twice" for test in dict.fromkeys(tests) if tests.count(test) > 1)
-        heard = {_file(result) for result in run.results}
-        folders = tuple(f"{path}/" for path in heard)  # of one that never began, only the folder is named
-        silent = sorted(file for file in self.files if file not in heard and not file.startswith(folders))
-        yield from (f"nobody answers for {file} {where}" for file in silent)
+        heard = [(result.slug, result.test) for result in run.results]
+        places = {(slug, test.partition("::")[0]) for slug, test in heard}
+        strange = sorted(places - self.files - self.folders)
+        yield from (f"{path} {where} has no guard of {slug}" for slug, path in strange)
+        again = [(slug, test) for (slug, test), times in Counter(heard).items() if times > 1]
+        yield from (f"{test} {where} answers twice for {slug}" for slug, test in again)
+        silent = sorted((slug, file) for slug, file in self.files - places if not _within(file, slug, places))
+        yield from (f"nobody answers for {file} of {slug} {where}" for slug, file in silent)
+
+
+def _within(file: str, slug: str, places: Collection[tuple[str, str]]) -> bool:
+    """Whether a folder that ``file`` is in has answered for all that is in it."""
+    return any((slug, parent.as_posix()) in places for parent in PurePosixPath(file).parents)
 
 
 def _places(work: Workplace, selection: Selection, composition: Composition) -> dict[Where, _Expected]:
@@ -105,7 +112,3 @@ def _where(run: TreeRun) -> Where:
 def _told(where: Where) -> str:
     label, _, tree, _ = where
     return f"{label} (tree {tree[:12]})"
-
-
-def _file(result: GuardResult) -> str:
-    return result.test.partition("::")[0]

@@ -7,7 +7,7 @@ import pytest
 
 from patchstack.errors import RemoteError
 from patchstack.model import NightReport, Status, Verdict
-from patchstack.release.status import ChannelStatus, LastRun, StatusReport, read_status
+from patchstack.release.status import ChannelStatus, LastRun, Sign, StatusReport, read_status
 from patchstack.release.tags import TagFault
 from patchstack.store import decode, encode
 
@@ -96,6 +96,7 @@ def test_the_night_just_promoted(bench: Bench) -> None:
         tags_missing=(),
         tags_elsewhere=(),
         last_run=LastRun("20261122T020000Z", Status.PASS, False, "", 0),
+        newest=Sign("promoted", made.line.night, made.line.at),
     )
 
 

@@ -1,0 +1,166 @@
+"""Results of another machine: only whether a guard passed is believed, and only of this very composition's guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
+
+from patchstack.errors import UsageError
+from patchstack.model import (
+    Composition,
+    GuardOutcome,
+    GuardReport,
+    GuardResult,
+    Proof,
+    Scenario,
+    Sha,
+    Standing,
+    Status,
+    TreeRun,
+)
+from patchstack.regress.prove import prove
+from patchstack.regress.suites import BED_SUITE, files_of
+from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.selection import Selection
+from patchstack.verbs.test import verdicts_on
+
+FAIL, PASS = GuardOutcome.FAIL, GuardOutcome.PASS
+
+
+def report_on(stack: Stack, composition: Composition, selection: Selection) -> GuardReport:  # noqa: F811
+    """What a green run of every guard says."""
+
+    def said(slug: str, file: str, outcome: GuardOutcome) -> GuardResult:
+        return GuardResult(f"{file}::test_it", slug, slug == BED_SUITE, outcome, 1.0)
+
+    root = stack.work.root
+    composed = [
+        said(suite.slug, file, PASS)
+        for suite in selection.suites
+        if suite.slug != BED_SUITE
+        for file in files_of(root, suite)
+    ]
+    grounds: dict[tuple[str, Sha], list[GuardResult]] = {}
+    for suite in selection.on_grounds:
+        ground = selection.grounds[suite.slug]
+        outcome = PASS if suite.slug == BED_SUITE else FAIL
+        grounds.setdefault((ground.label, ground.tree), []).extend(
+            said(suite.slug, file, outcome) for file in files_of(root, suite)
+        )
+    runs = (
+        TreeRun(selection.label, True, composition.tree, tuple(composed)),
+        *(TreeRun(label, False, tree, tuple(results)) for (label, tree), results in grounds.items()),
+    )
+    return GuardReport("cpu", "bed", runs, prove(selection.claims, runs), selection.not_run)
+
+
+@pytest.fixture
+def night(stack: Stack) -> tuple[Stack, Composition, GuardReport]:  # noqa: F811
+    composition = stack.compose()
+    return stack, composition, report_on(stack, composition, stack.select(composition))
+
+
+def test_the_results_of_this_composition_are_taken(night: tuple[Stack, Composition, GuardReport]) -> None:
+    stack, composition, report = night  # noqa: F811
+    require_said_of(stack.work, composition, report)
+    assert verdicts_on(stack.work, composition, report).verdicts[0].status is Status.PASS
+
+
+def test_a_red_guard_is_no_forgery(night: tuple[Stack, Composition, GuardReport]) -> None:
+    """Also one of which only its file is known, for it never began."""
+    stack, composition, report = night  # noqa: F811
+    red = with_results(report, 0, lambda results: (replace(results[0], outcome=FAIL), *results[1:]))
+    never = with_results(
+        report,
+        0,
+        lambda results: (
+            replace(results[0], test="tests/regression/guard", outcome=GuardOutcome.MISSING),
+            *results[1:],
+        ),
+    )
+    for changed, status in ((red, Status.FAIL), (never, Status.INCOMPLETE)):
+        honest = replace(changed, proofs=prove(stack.select(composition).claims, changed.runs))
+        require_said_of(stack.work, composition, honest)
+        assert verdicts_on(stack.work, composition, honest).verdicts[0].status is status
+
+
+Change = Callable[[tuple[GuardResult, ...]], tuple[GuardResult, ...]]
+
+
+def with_results(report: GuardReport, index: int, change: Change) -> GuardReport:
+    runs = list(report.runs)
+    runs[index] = replace(runs[index], results=change(runs[index].results))
+    return replace(report, runs=tuple(runs))
+
+
+def with_run(report: GuardReport, index: int, **fields: object) -> GuardReport:
+    runs = list(report.runs)
+    runs[index] = replace(runs[index], **fields)  # type: ignore[arg-type]
+    return replace(report, runs=tuple(runs))
+
+
+OTHER = Sha("e" * 40)
+
+
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (lambda report: with_run(report, 0, tree=OTHER), r"composed \(tree eeeeeeeeeeee\) is no tree of it"),
+        (lambda report: with_run(report, 1, tree=OTHER), r"\(tree eeeeeeeeeeee\) is no tree of it"),
+        (lambda report: with_run(report, 1, label="elsewhere"), "elsewhere .* is no tree of it"),
+        (lambda report: with_run(report, 1, composed=True), "is no tree of it"),
+        (lambda report: with_run(report, 0, mutant="fix/m"), "is no tree of it"),
+        (lambda report: replace(report, runs=report.runs[1:]), "composed .* is missing"),
+        (lambda report: replace(report, runs=(*report.runs, report.runs[0])), "composed .* is there twice"),
+        (lambda report: replace(report, lane="1-gpu"), "they are of lane '1-gpu'"),
+        (lambda report: replace(report, not_run=(Scenario("1-gpu", "x"),)), "other scenarios are skipped by rule"),
+        (
+            lambda report: with_results(report, 0, lambda results: results[1:]),
+            r"nobody answers for tests/regression/guard/test_it.py of lock on composed",
+        ),
+        (
+            lambda report: with_results(
+                report, 0, lambda results: (replace(results[0], slug="pd-abort"), *results[1:])
+            ),
+            "of pd-park on composed|answers twice for pd-abort",
+        ),
+        (
+            lambda report: with_results(
+                report, 0, lambda results: (*results, replace(results[0], test="tests/regression/x/test_x.py::test"))
+            ),
+            r"tests/regression/x/test_x.py on composed has no guard of lock",
+        ),
+        (
+            lambda report: with_results(report, 0, lambda results: (*results, results[0])),
+            "on composed answers twice for lock",
+        ),
+        (
+            lambda report: replace(
+                report, proofs=(Proof("lock", "base", Standing.PROVEN, "believe me"), *report.proofs[1:])
+            ),
+            "what they are said to prove does not follow",
+        ),
+        (
+            lambda report: with_results(report, 1, lambda results: tuple(replace(r, outcome=PASS) for r in results)),
+            "what they are said to prove does not follow",
+        ),
+        (lambda report: replace(report, proofs=()), "what they are said to prove does not follow"),
+    ],
+)
+def test_results_of_something_else_are_refused(
+    night: tuple[Stack, Composition, GuardReport], forge: Callable[[GuardReport], GuardReport], said: str
+) -> None:
+    stack, composition, report = night  # noqa: F811
+    with pytest.raises(UsageError, match=said) as refused:
+        require_said_of(stack.work, composition, forge(report))
+    assert "nothing was moved" in str(refused.value)
+
+
+def test_another_composition_s_results_are_refused(night: tuple[Stack, Composition, GuardReport]) -> None:
+    stack, composition, _ = night  # noqa: F811
+    other = stack.compose("pd-park")
+    with pytest.raises(UsageError, match="is no tree of it"):
+        require_said_of(stack.work, composition, report_on(stack, other, stack.select(other)))
