@@ -36,7 +36,8 @@ class Adoption:
 def lines(adoption: Adoption) -> Iterator[str]:
     """The whole, for a terminal."""
     survey, release, deploy = adoption.survey, adoption.release, adoption.deploy
-    yield f"{survey.repo}: {len(survey.branches)} branches, default {survey.default_branch}; {_pulls(survey)}"
+    branches = f"{len(survey.branches)} branch{'' if len(survey.branches) == 1 else 'es'}"
+    yield f"{survey.repo}: {branches}, default {survey.default_branch}; {_pulls(survey)}"
     if release is not None:
         yield f"base: {release.base.name}: {'; '.join(release.evidence)}"
         yield f"its own work begins at {release.begin_name}"
@@ -69,8 +70,8 @@ def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) 
     if beside.lost:
         begin = release.begin_name if release else "BASE"
         yield (
-            f"  {len(beside.lost)} commits of {deploy.name} would be lost: tonight has them in no form. Make them "
-            f"patches: patchstack patch import {begin}..{deploy.name}"
+            f"  {_count(len(beside.lost), 'commit')} of {deploy.name} would be lost: tonight has them in no form. Make "
+            f"them patches: patchstack patch import {begin}..{deploy.name}"
         )
         for lost in beside.lost[:LISTED]:
             held_by = f" (in {', '.join(lost.held_by)}, which tonight leaves out)" if lost.held_by else ""
@@ -79,19 +80,25 @@ def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) 
     else:
         yield f"  no commit of {deploy.name} would be lost"
     if beside.not_carried:
-        yield f"  {beside.not_carried} commits of {deploy.name} change nothing that a release carries"
+        change = "changes" if beside.not_carried == 1 else "change"
+        commits = _count(beside.not_carried, "commit")
+        yield f"  {commits} of {deploy.name} {change} nothing that a release carries"
     if beside.of_default:
         yield (
-            f"  {beside.of_default} commits of {deploy.name} are the default branch's, later than the release: tonight"
-            " has none of them"
+            f"  {_count(beside.of_default, 'commit')} of {deploy.name}, later than the release, of the default branch:"
+            " tonight has none of them"
         )
     if not beside.paths:
         yield f"  the files of both are the same, as far as the release carries them ({beside.tonight[:12]})"
         return
-    yield f"  {len(beside.paths)} files that the release carries are not the same:"
+    yield f"  {_count(len(beside.paths), 'file')} that the release carries, not the same in both:"
     for path in beside.paths[:LISTED]:
         yield f"    {path.path}: {path.how.replace('deploy', deploy.name)}"
     yield from _more(beside.paths)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _more(entries: Sequence[object]) -> Iterator[str]:

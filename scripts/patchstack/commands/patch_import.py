@@ -41,7 +41,8 @@ def _told(found: BranchImport, dry_run: bool) -> str:
 
     turned = found.turned
     written = "would be written" if dry_run else "written"
-    lines = [f"{found.begin[:12]}..{found.tip[:12]} on {found.base}: {len(turned.imported)} patches {written}"]
+    count = f"{len(turned.imported)} patch{'' if len(turned.imported) == 1 else 'es'}"
+    lines = [f"{found.begin[:12]}..{found.tip[:12]} on {found.base}: {count} {written}"]
     for patch in turned.imported:
         requires = f", requires {', '.join(patch.requires)}" if patch.requires else ""
         left_off = f"; not carried: {', '.join(patch.left_off)}" if patch.left_off else ""
@@ -50,7 +51,8 @@ def _told(found: BranchImport, dry_run: bool) -> str:
         left_off = f" ({', '.join(other.left_off)})" if other.left_off else ""
         lines.append(f"  not imported: {other.commit[:12]} {other.title!r}: {other.fate}{left_off}")
     if found.differences:
-        lines.append(f"the composed stack differs from the branch in {len(found.differences)} paths that it carries:")
+        number = f"{len(found.differences)} path{'' if len(found.differences) == 1 else 's'}"
+        lines.append(f"the composed stack differs from the branch in {number} that the release carries:")
         lines += [f"  {difference.path}: {difference.why}" for difference in found.differences]
     else:
         lines.append("the composed stack has the branch's very files, as far as the release carries them")
