@@ -75,8 +75,7 @@ class Credential:
         return [name for name in inherited if name.startswith(_TRACES)]
 
     def out_of(self, text: str) -> str:
-        """``text`` without the token, in either form."""
-        return self.token.out_of(text).replace(self._basic, "***")
+        return self.token.out_of(text)
 
 
 def credential_for(url: str) -> Credential | None:

@@ -176,8 +176,9 @@ def test_a_refusal_says_nothing_of_it(
     assert not tells(str(refused.value))
 
 
+@pytest.mark.parametrize("verbose", [False, True])
 def test_what_the_user_traces_does_not_write_it_down(
-    hub: GitHubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    hub: GitHubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verbose: bool
 ) -> None:
     secret = log_in(hub, monkeypatch)
     places = [tmp_path / name for name in ("trace", "curl", "packet", "two", "event", "perf", "mine")]
@@ -186,7 +187,8 @@ def test_what_the_user_traces_does_not_write_it_down(
     ):
         monkeypatch.setenv(f"GIT_{name}", str(place))
     monkeypatch.setenv("GIT_TRACE_REDACT", "0")
-    monkeypatch.setenv("GIT_CURL_VERBOSE", "1")
+    if verbose:  # then the trace of curl goes to standard error, and into a message perhaps
+        monkeypatch.setenv("GIT_CURL_VERBOSE", "1")
     monkeypatch.setenv("GIT_TRACE2_CONFIG_PARAMS", "http.*")
     monkeypatch.setenv("GIT_TRACE2_ENV_VARS", "GIT_CONFIG_VALUE_1,PATCHSTACK_TOKEN")
     settings = Path(os.environ["HOME"]) / ".gitconfig"
@@ -196,8 +198,9 @@ def test_what_the_user_traces_does_not_write_it_down(
     )
     url = f"{hub.server_url}/acme/sglang.git"
     repository.push(url, {"refs/heads/fix": first_commit(repository)})
-    repository.ls_remote(url)
-    written = "".join(place.read_text(errors="replace") for place in places if place.is_file())
+    with pytest.raises(RemoteError) as refused:
+        repository.ls_remote(f"{hub.server_url}/acme/nothing.git")
+    written = "".join(place.read_text(errors="replace") for place in places if place.is_file()) + str(refused.value)
     basic = base64.b64encode(f"x-access-token:{secret}".encode()).decode()
     assert secret not in written
     assert basic not in written
