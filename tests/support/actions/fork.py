@@ -6,9 +6,11 @@ own controls, which take minutes, are one here. All else is this repository as i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +35,6 @@ import pytest
 def test_the_tree_is_sglang() -> None:
     assert (Path(os.environ["PATCHSTACK_TREE"]) / "python" / "sglang" / "srt").is_dir()
 """
-SOURCES = "    - {repo: acme/sglang, into: [base/production, stack/production]}\n"
 
 
 def lay_out(folder: Path) -> None:
@@ -60,12 +61,24 @@ class Fork:
     def __init__(self, hub: GitHubServer, folder: Path) -> None:
         self.repository: Repository = hub.repository(NAME)
         hub.user("ann", write=[NAME])
-        main = folder / "main"
+        self.folder = main = folder / "main"
         lay_out(main)
+        self._verb("generate")  # the README's table of a short stack
         with TemporaryDirectory() as index:
             self._git("add", "--all", "--force", ".", work_tree=main, index=f"{index}/index")
             tree = self._git("write-tree", index=f"{index}/index")
         self.repository.push("main", self._git("commit-tree", tree, "-m", "This project, with a short stack"), "ann")
+
+    def publish_base(self) -> None:
+        """Make ``base/production`` as a first night does: pull requests begin there."""
+        base = json.loads(self._verb("--local", "plan", "--json"))["base"]["commit"]
+        store = self.folder / ".patchstack" / "store.git"
+        push = ["git", "--git-dir", str(store), "push", "--quiet", str(self.repository.path)]
+        subprocess.run([*push, f"{base}:refs/heads/{BASE_BRANCH}"], check=True)
+        self.repository.notice("ann")
+
+    def change_main(self, files: Mapping[str, str | None], subject: str) -> None:
+        self.repository.push("main", self.commit("main", files, subject), "ann")
 
     def commit(self, parent: str, files: Mapping[str, str | None], subject: str) -> str:
         """A commit on ``parent`` (a branch or a SHA) that writes these files, or deletes those that are None."""
@@ -88,10 +101,6 @@ class Fork:
     def tip(self, branch: str) -> str:
         return self._git("rev-parse", f"refs/heads/{branch}")
 
-    def refs(self) -> str:
-        """Every branch and tag with what it holds: equal texts, nothing moved."""
-        return self._git("for-each-ref", "refs/heads", "refs/tags")
-
     def lines_of(self, *argv: str) -> list[str]:
         return self._git(*argv).splitlines()
 
@@ -106,6 +115,28 @@ class Fork:
         merged = self._git("commit-tree", tree, "-p", pull.base_ref, "-p", pull.head, "-m", f"Merge #{number}")
         self._git("update-ref", f"refs/pull/{number}/merge", merged)
         return f"refs/pull/{number}/merge"
+
+    def refs(self) -> dict[str, str]:
+        """Every branch and tag that a night may move, by its full name."""
+        mine = ("refs/heads/base", "refs/heads/stack", f"refs/heads/{DEPLOY}", "refs/tags")
+        return dict(
+            line.split(" ") for line in self.lines_of("for-each-ref", "--format=%(refname) %(objectname)", *mine)
+        )
+
+    def set_refs(self, wanted: Mapping[str, str]) -> None:
+        """Put the branches and tags that a night moves back to what they were."""
+        now = self.refs()
+        lines = [f"update {name} {sha}" for name, sha in wanted.items()]
+        lines += [f"delete {name}" for name in now if name not in wanted]
+        self._git("update-ref", "--stdin", stdin="\n".join(lines) + "\n")
+        self.repository.notice("ann")
+
+    def _verb(self, *argv: str) -> str:
+        """`patchstack` in a work tree of ``main``; what it prints."""
+        verb = [sys.executable, "-c", "from patchstack.cli import main; main()", *argv]
+        done = subprocess.run(verb, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _git(
         self, *argv: str, index: str = "", stdin: str = "", work_tree: Path | None = None, strip: bool = True

@@ -2,7 +2,7 @@
 
 act is GitHub's runner on this machine (https://nektosact.com): steps run on the host, what they `uses:` is taken from
 the stand-ins beside this module. Each run has a token of its own, which has nothing until a job's checkout asks for
-what the workflow's file gives to that job, and which is revoked when the run ends.
+what the workflow's file gives to that job, and which is revoked when the run ends. One job runs at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tests.support.github_server import GitHubServer, Repository
 
 HERE = Path(__file__).parent
@@ -32,6 +33,7 @@ ACT = Path(sys.executable).with_name("act")
 class Ran:
     """How a run ended."""
 
+    id: str
     code: int
     jobs: Mapping[str, str]
     """``success`` or ``failure`` of each job that ran; one that was skipped is not here."""
@@ -40,8 +42,17 @@ class Ran:
     said: Mapping[tuple[str, str], str]
     """What each step printed."""
     artifacts: Mapping[str, Path]
-    """The folders of what the run kept, by name."""
+    """The folders of what the run has kept, by name; the folder above is named by the id."""
     log: str = field(repr=False)
+
+    @property
+    def why(self) -> str:
+        """What the failed steps said, for a person."""
+        failed = [
+            f"{'/'.join(step)} ended with {code}:\n{self.said.get(step, '')[-6000:]}"
+            for step, code in self.exits.items()
+        ]
+        return "\n".join(failed) or self.log[-3000:]
 
 
 @dataclass
@@ -51,7 +62,7 @@ class Runner:
     hub: GitHubServer
     repository: Repository
     folder: Path
-    runs: int = 0
+    begun: int = 0
 
     def run(
         self,
@@ -59,35 +70,44 @@ class Runner:
         event: str,
         *,
         payload: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, str] | None = None,
         ref: str = "",
-        env: Mapping[str, str] | None = None,
+        text: str = "",
+        run_id: str = "",
+        attempt: int = 1,
     ) -> Ran:
-        """Run ``.github/workflows/WORKFLOW.yml`` as it is on the default branch; ``ref``: what `checkout` takes."""
-        self.runs += 1
-        checkout = self._workflows()
+        """Run ``.github/workflows/WORKFLOW.yml``.
+
+        ``ref``: what `checkout` takes and where the workflow's file is read (the default branch); ``text``: instead
+        of that file; ``run_id``: of the run that this is a further ``attempt`` of.
+        """
+        self.begun += 1
+        run, path = run_id or str(self.begun), Path(".github") / "workflows" / f"{workflow}.yml"
         ref = ref or f"refs/heads/{self.repository.default_branch}"
-        event_path = self.folder / f"event-{self.runs}.json"
-        event_path.write_text(json.dumps({"ref": ref, **self._about(), **(payload or {})}))
+        checkout = self._checkout(ref)
+        if text:
+            (checkout / path).write_text(text)
+        event_path = self._write("event.json", json.dumps({"ref": ref, **self._about(), **(payload or {})}))
         token = self.hub.token("github-actions[bot]", repo=self.repository.name, permissions={})
-        path = f".github/workflows/{workflow}.yml"
+        # In a file: act's steps inherit act's environment, and must not find it there.
+        secrets = self._write("secrets", f"GITHUB_TOKEN={token}\n")
         told = {
             "GITHUB_API_URL": self.hub.api_url,
             "GITHUB_SERVER_URL": self.hub.server_url,
             "GITHUB_REPOSITORY": self.repository.name,
-            "GITHUB_RUN_ID": str(self.runs),
+            "GITHUB_RUN_ID": run,
+            "GITHUB_RUN_ATTEMPT": str(attempt),
             "GITHUB_REF": ref,
+            "PATCHSTACK_NOW": self.hub.clock.now,
+            "TERM": "dumb",
             "STANDIN_SHELF": str(self.folder / "shelf"),
             "STANDIN_PACKAGES": sysconfig.get_path("purelib"),
-            **(env or {}),
         }
         argv = [
-            *(str(ACT), event, "--directory", str(checkout), "--workflows", path, "--eventpath", str(event_path)),
+            *(str(ACT), event, "--directory", str(checkout), "--workflows", str(path), "--eventpath", str(event_path)),
             *("--platform", f"{MACHINE}=-self-hosted", "--no-skip-checkout", "--no-cache-server", "--rm", "--json"),
-            *("--action-cache-path", str(self.folder / "act"), "--secret-file", str(self._secrets(token))),
+            *("--action-cache-path", str(self.folder / "act"), "--secret-file", str(secrets), "--concurrent-jobs", "1"),
             *(part for name, value in told.items() for part in ("--env", f"{name}={value}")),
-            *(part for name, value in (inputs or {}).items() for part in ("--input", f"{name}={value}")),
-            *self._stand_ins((checkout / path).read_text()),
+            *_stand_ins((checkout / path).read_text()),
         ]
         try:
             done = subprocess.run(
@@ -102,7 +122,28 @@ class Runner:
             )
         finally:
             self.hub.revoke(token)
-        return _read(done.returncode, done.stdout, self._artifacts(str(self.runs)))
+        return _read(run, done.returncode, done.stdout, self._artifacts(run))
+
+    def run_again(self, ran: Ran, workflow: str, event: str, job: str, needed: Mapping[str, str]) -> Ran:
+        """One job of ``ran`` as a second attempt, as "Re-run jobs" does it.
+
+        What the jobs before it have given to it (``needs.NAME.outputs.NAME``) is in ``needed``.
+        """
+        document = self.read_workflow(workflow)
+        alone = {key: value for key, value in document["jobs"][job].items() if key not in ("needs", "if")}
+        text = yaml.safe_dump({**document, "jobs": {job: alone}})
+        for name, value in needed.items():
+            text = text.replace(f"${{{{ {name} }}}}", value)
+        assert "needs." not in text, "a job needs more than it was given"
+        return self.run(workflow, event, text=text, run_id=ran.id, attempt=2)
+
+    def read_workflow(self, workflow: str) -> dict[str, Any]:
+        """The file on the default branch, with its key ``on`` as it is written."""
+        found: dict[str, Any] = yaml.safe_load(
+            self.hub.read_workflow(f".github/workflows/{workflow}.yml", self.repository.name)
+        )
+        found["on"] = found.pop(True)  # YAML 1.1 reads `on` as true
+        return found
 
     def _about(self) -> dict[str, Any]:
         owner, name = self.repository.name.split("/")
@@ -115,23 +156,21 @@ class Runner:
             }
         }
 
-    def _workflows(self) -> Path:
-        """A work tree of the default branch: where act reads the workflow's file, and nothing else."""
-        place = self.folder / f"workflows-{self.runs}"
-        branch = self.repository.default_branch
-        argv = ["git", "clone", "--quiet", "--depth=1", "--branch", branch, self.repository.path.as_uri(), str(place)]
-        subprocess.run(argv, check=True)
+    def _checkout(self, ref: str) -> Path:
+        """A work tree of ``ref``: where act reads the workflow's file, and nothing else."""
+        place = self.folder / f"workflows-{self.begun}"
+        for argv in (
+            ["git", "init", "--quiet", str(place)],
+            ["git", "-C", str(place), "fetch", "--quiet", "--depth=1", self.repository.path.as_uri(), ref],
+            ["git", "-C", str(place), "checkout", "--quiet", "-b", "workflows", "FETCH_HEAD"],
+        ):
+            subprocess.run(argv, check=True)
         return place
 
-    def _stand_ins(self, workflow: str) -> list[str]:
-        used = sorted(set(PINNED.findall(workflow)))
-        return [f"--local-repository={name}@{sha}={HERE / name.partition('/')[2]}" for name, sha in used]
-
-    def _secrets(self, token: str) -> Path:
-        """The token in a file: act's steps inherit act's environment, and must not find it there."""
-        path = self.folder / f"secrets-{self.runs}"
+    def _write(self, name: str, text: str) -> Path:
+        path = self.folder / f"{self.begun}-{name}"
         path.touch(mode=0o600)
-        path.write_text(f"GITHUB_TOKEN={token}\n")
+        path.write_text(text)
         return path
 
     def _environment(self) -> dict[str, str]:
@@ -151,13 +190,17 @@ class Runner:
         return {**kept, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
     def _artifacts(self, run: str) -> dict[str, Path]:
-        kept = {
-            path: json.loads(path.read_text()) for path in (self.folder / "shelf" / "artifacts").glob("*/artifact.json")
-        }
+        found = (self.folder / "shelf" / "artifacts").glob("*/artifact.json")
+        kept = {path: json.loads(path.read_text()) for path in found}
         return {about["name"]: path.parent / "files" for path, about in kept.items() if about["run"] == run}
 
 
-def _read(code: int, log: str, artifacts: Mapping[str, Path]) -> Ran:
+def _stand_ins(workflow: str) -> list[str]:
+    used = sorted(set(PINNED.findall(workflow)))
+    return [f"--local-repository={name}@{sha}={HERE / name.partition('/')[2]}" for name, sha in used]
+
+
+def _read(run: str, code: int, log: str, artifacts: Mapping[str, Path]) -> Ran:
     jobs: dict[str, str] = {}
     exits: dict[tuple[str, str], int] = {}
     said: dict[tuple[str, str], str] = {}
@@ -177,4 +220,4 @@ def _read(code: int, log: str, artifacts: Mapping[str, Path]) -> Ran:
             exits[where] = int(found[1])
         if not text.startswith("LocalRepositoryCache"):
             plain.append(f"[{'/'.join(where)}] {text.rstrip()}")
-    return Ran(code, jobs, exits, said, artifacts, "\n".join(plain))
+    return Ran(run, code, jobs, exits, said, artifacts, "\n".join(plain))

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 
 def main() -> None:
@@ -45,7 +46,11 @@ def main() -> None:
 def begin_job(token: str) -> None:
     """https://docs.github.com/en/actions/security-for-github-actions/security-guides/automatic-token-authentication"""
     workflow = f".github/workflows/{os.environ['GITHUB_WORKFLOW']}.yml"  # a workflow is named as its file
-    body = json.dumps({"workflow": workflow, "job": os.environ["GITHUB_JOB"]}).encode()
+    event = json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text())
+    source = event.get("pull_request", {}).get("head", {}).get("repo", {}).get("full_name")
+    from_fork = source not in (None, os.environ["GITHUB_REPOSITORY"])
+    asked = {"workflow": workflow, "job": os.environ["GITHUB_JOB"], "from_fork": from_fork}
+    body = json.dumps(asked).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(
         f"{os.environ['GITHUB_API_URL']}/_runner/job", data=body, headers=headers, method="POST"
