@@ -172,6 +172,31 @@ def test_a_branch_in_a_private_fork_is_admitted_by_approval_alone(scene: Scene) 
     assert scene.discover(friends) == Told(pulls=["#1 for 1 -> base/production"])
 
 
+def test_a_label_does_not_follow_a_branch_to_its_new_name(scene: Scene) -> None:
+    head = scene.propose(1, "fix")
+    scene.label(1)
+    scene.push("renamed", head)
+    scene.fork.pull(1).head_ref = "renamed"
+    assert scene.discover() == Told(refused=[f"#1 {WAITS}"])
+    assert "GitHub does not tell when its branch was pushed before" in scene.detail("#1")
+    scene.approve(1)
+    assert scene.discover() == Told(pulls=["#1 for 1 -> base/production"])
+
+
+def test_a_fork_that_is_deleted_and_a_friend_whose_fork_is_not(scene: Scene) -> None:
+    friends = GitHubSource(repo=FORK, into=("base/production",), heads=("alice", "carol"))
+    for number, owner in ((1, "alice"), (2, "carol")):
+        scene.propose(number, "fix", head_repo=scene.fork_of(owner), author=owner)
+        scene.label(number)
+    scene.hub.delete_repository("alice/sglang")
+    assert scene.discover(friends) == Told(
+        pulls=["#2 for 2 -> base/production"], refused=["#1 excluded: the repository of its branch is gone"]
+    )
+    assert scene.detail("#1") == (
+        "the repository of its branch fix is gone: push its commits elsewhere and open it again"
+    )
+
+
 def test_an_admitted_head_that_is_gone_waits_for_another(scene: Scene) -> None:
     first = scene.propose(1, "fix")
     scene.label(1)
@@ -518,6 +543,15 @@ def test_a_question_that_fails_stops_the_night(scene: Scene, fault: Fault) -> No
     with pytest.raises(RemoteError):
         scene.discover(OWN, TEAM, previous={"#999": scene.base.commit})
     assert scene.found is None
+    assert scene.store.refs("refs/patchstack/") == {}
+
+
+def test_a_token_that_is_revoked_half_way_stops_the_night(scene: Scene) -> None:
+    scene.propose(1, "fix")
+    scene.approve(1)
+    scene.hub.observe = lambda _request, _body: scene.hub.revoke(scene.token)
+    with pytest.raises(RemoteError, match="answered 401 about the reviews of acme/sglang#1: Bad credentials"):
+        scene.discover()
     assert scene.store.refs("refs/patchstack/") == {}
 
 
