@@ -151,7 +151,7 @@ class Comment:
 @dataclass(frozen=True)
 class RepositoryFacts:
     name: str
-    """``owner/name`` as it is now: a renamed one answers under its old name too."""
+    """``owner/name`` as GitHub spells it."""
     default_branch: str
     archived: bool
     has_issues: bool
@@ -282,8 +282,11 @@ class GitHub:
         """
 
         def ask() -> tuple[Push, ...]:
-            asked = {"ref": f"refs/heads/{branch}", "per_page": str(PAGE), "direction": "desc"}
+            ref = f"refs/heads/{branch}"
+            asked = {"ref": ref, "per_page": str(PAGE), "direction": "desc"}
             _, rows = self._github.requester.requestJsonAndCheck("GET", f"/repos/{repo}/activity", parameters=asked)
+            if any(row["ref"] != ref for row in rows):
+                raise ValueError("pushes to another branch")
             return tuple(Push(_sha(row["before"]), _sha(row["after"]), _moment(row["timestamp"])) for row in rows)
 
         return self._unless_absent(f"the pushes to {branch} of {repo}", ask, list)
@@ -404,7 +407,9 @@ class GitHub:
         def ask() -> tuple[Runner, ...]:
             found = self._repo(repo).get_self_hosted_runners()
             return tuple(
-                Runner(_text(one.name), one.status == "online", tuple(_text(str(label["name"])) for label in one.labels))
+                Runner(
+                    _text(one.name), one.status == "online", tuple(_text(str(label["name"])) for label in one.labels)
+                )
                 for one in found
             )
 
@@ -465,9 +470,11 @@ class GitHub:
             403: "the token lacks a permission that docs/github.md names, or its owner's approval",
             404: "it is not there, or the token may not see it",
         }
-        fix = fixes.get(status, "run again when it does")
+        fix = fixes.get(status, "it does not take that: look into what it says")
         if limited:
             fix = "its rate is used up: run again later, what was read until now is kept"
+        elif status >= 500:
+            fix = "it has a problem of its own: run again when that is over"
         elif 300 <= status < 400:
             fix = "a repository that was renamed must be written by its new name"
         said = self.token.out_of(_text(message)) or "nothing said"

@@ -177,7 +177,11 @@ class Failure:
 
 FAILURES = {
     "500": Failure(Fault(status=500, times=ALWAYS), "answered 500 about {what}: Server Error", 1 + REPEATS),
-    "502": Failure(Fault(times=ALWAYS), "answered 502 about {what}: Server Error", 1 + REPEATS),
+    "502": Failure(
+        Fault(times=ALWAYS),
+        "answered 502 about {what}: Server Error; it has a problem of its own: run again",
+        1 + REPEATS,
+    ),
     "503": Failure(Fault(status=503, times=ALWAYS), "answered 503 about {what}: Server Error", 1 + REPEATS),
     "html 502": Failure(Fault(no_json=True, times=ALWAYS), "answered 502 about {what}: nothing said", 1 + REPEATS),
     "time-out": Failure(Fault(hang=True, times=ALWAYS), "did not answer about {what}: ConnectionError", 1 + REPEATS),
@@ -192,7 +196,7 @@ FAILURES = {
         "answered 403 about {what}: Resource not accessible by integration; the token lacks a permission",
     ),
     "404": Failure(Fault(status=404, message="Not Found"), "answered 404 about {what}: Not Found; it is not there"),
-    "410": Failure(Fault(status=410, message="Gone"), "answered 410 about {what}: Gone; run again"),
+    "410": Failure(Fault(status=410, message="Gone"), "answered 410 about {what}: Gone; it does not take that"),
     "422": Failure(Fault(status=422, message="Unprocessable"), "answered 422 about {what}: Unprocessable"),
     "429": Failure(
         Fault(status=429, message="Slow", times=ALWAYS), "answered 429 about {what}: Slow; its rate", 1 + REPEATS
@@ -371,10 +375,21 @@ def test_what_is_no_listing_is_never_taken_for_an_empty_one(
         github.open_pulls(REPO)
 
 
+def pushed(scripted: Callable[..., Scripted], **changes: object) -> Scripted:
+    """A server that tells of one push."""
+    row = {"ref": "refs/heads/main", "before": "0" * 40, "after": "a" * 40, "timestamp": "2026-11-01T00:00:00Z"}
+    return scripted(lambda _: (200, {}, json.dumps([row | changes]).encode()))
+
+
+def test_pushes_to_another_branch_than_was_asked_for_are_an_error(scripted: Callable[..., Scripted]) -> None:
+    assert GitHub(pushed(scripted).url, Token(CANARY)).pushes(REPO, "main")
+    with pytest.raises(RemoteError, match="pushes to another branch"):
+        GitHub(pushed(scripted, ref="refs/heads/other").url, Token(CANARY)).pushes(REPO, "main")
+
+
 @pytest.mark.parametrize("sha", ["", "abc", "A" * 40, "0" * 39 + "\n", None, 7, "x" * 40])
 def test_a_commit_id_that_is_none_is_an_error(scripted: Callable[..., Scripted], sha: object) -> None:
-    row = {"before": "0" * 40, "after": sha, "timestamp": "2026-11-01T00:00:00Z"}
-    github = GitHub(scripted(lambda _: (200, {}, json.dumps([row]).encode())).url, Token(CANARY))
+    github = GitHub(pushed(scripted, after=sha).url, Token(CANARY))
     with pytest.raises(RemoteError, match=r"answered something else .* is no commit id"):
         github.pushes(REPO, "main")
 
