@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.test_docs import parse
+from tests.unit.test_docs import column, parse
 
 from patchstack import config as configuration
 from patchstack.patches.prose import HEADINGS
@@ -370,3 +370,17 @@ def test_templates_ask_for_what_a_patch_needs() -> None:
     form = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "patch.yml").read_text())
     asked = {part["attributes"]["label"] for part in form["body"]}
     assert asked == {*HEADINGS, "Upstream", "Base", "Evidence"} - {"Log lines"}
+
+
+def test_the_docs_say_what_each_job_may_do() -> None:
+    page = ROOT / "docs" / "github.md"
+    assert sorted(cell.strip("`") for cell in column(page, "workflow")) == [path.stem for path in WORKFLOWS]
+    scopes = {1: "contents", 2: "pull-requests", 3: "issues", 4: "actions"}
+    columns = {number: column(page, "job", number) for number in (0, *scopes)}
+    told = {}
+    for row, name in enumerate(columns[0]):
+        if " / " in name:
+            workflow_name, job = name.replace("`", "").split(" / ")
+            levels = {scope: columns[number][row] for number, scope in scopes.items()}
+            told[workflow_name, job] = {scope: level for scope, level in levels.items() if level}
+    assert told == {job.id: job.body["permissions"] for job in jobs()}
