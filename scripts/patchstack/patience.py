@@ -24,7 +24,7 @@ REPEATS = 4
 TIMEOUT_S = 30
 """How long one attempt waits for the connection, and then for each piece of the answer."""
 PATIENCE_S = 300
-"""How long all of one client's rate limits together may keep it waiting."""
+"""How long all the pauses of one client together may last, those for rate limits and those between attempts."""
 UNSAID_S = 60
 """How long to wait for a rate limit that does not say how long: GitHub asks for a minute at least."""
 
@@ -45,7 +45,7 @@ class Answered(Exception):
 
 
 class Purse:
-    """The seconds that a client may still spend on rate limits."""
+    """The seconds for which a client may still pause."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
         self.left_s = seconds
@@ -116,7 +116,9 @@ class Patience(Retry):
         wait_s = self.get_backoff_time()
         if wait_s > self.purse.left_s:
             status = response.status if response is not None else 0
-            raise Answered(status, f"it asks to wait for {wait_s:.0f} s", limited=True)
+            if self.asked_s:
+                raise Answered(status, f"it asks to wait for {wait_s:.0f} s", limited=True)
+            raise Answered(status, f"one more of many failures, and the patience of {PATIENCE_S} s has ended")
         self.purse.left_s -= wait_s
         self._sleep_backoff()
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from tests.support.github_server import Fault, GitHubServer, Repository
 from tests.unit.builders import Workshop
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from patchstack import patience
 from patchstack.errors import RemoteError, UsageError
 from patchstack.github import ACTIONS_LOGIN, GitHub, LabelEvent, OpenPull, Push, Refused, Review, Token, connect
-from patchstack.patience import PATIENCE_S
+from patchstack.patience import PATIENCE_S, Patience, Purse
 
 REPO = "acme/sglang"
 REPEATS = 2
@@ -445,6 +446,28 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(
     with pytest.raises(Refused, match="asks to wait for 3600 s"):
         GitHub(here.url, Token(CANARY)).open_pulls(REPO)
     assert (len(here.seen), slept) == (1, [])
+
+
+def test_how_long_the_pauses_between_attempts_are() -> None:
+    retry, pauses = Patience(purse=Purse()), []
+    for _ in range(patience.REPEATS):
+        retry = retry.increment("GET", "/", error=ConnectTimeoutError())
+        pauses.append(retry.get_backoff_time())
+    assert pauses == [0, 2, 4, 8]
+    with pytest.raises(MaxRetryError):
+        retry.increment("GET", "/", error=ConnectTimeoutError())
+
+
+def test_many_failures_end_the_patience_too(scripted: Callable[..., Scripted], slept: list[float]) -> None:
+    here = scripted(lambda _: (502, {}, b""))
+    client = GitHub(here.url, Token(CANARY))
+    rules = client._github.requester.kwargs["retry"]
+    rules.backoff_factor, rules.backoff_max = 40, 400
+    with pytest.raises(
+        Refused, match=r"answered 502 .* one more of many failures, and the patience of 300 s has ended"
+    ):
+        client.open_pulls(REPO)
+    assert slept == [80, 160]
 
 
 # --- the token ---
