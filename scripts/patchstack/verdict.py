@@ -26,13 +26,13 @@ SCHEMA_PATH = Path(__file__).with_name("verdict.schema.json")
 LIMIT_BYTES = 512 * 1024
 LONGEST_NAME = 200
 LONGEST_LINE = 600
-MOST = 1000
-_ROOMS = (MOST, 300, 100, 30, 10, 3)
+MOST = 10_000
+_ROOMS = (1000, 300, 100, 30, 10, 3, 1)
 """How many of each list are kept, tried in this order until the whole fits."""
 
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 Text = Annotated[str, Field(max_length=LONGEST_LINE)]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=255)]
 Release = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!-]*$", max_length=60)]
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Names = Annotated[tuple[Name, ...], Field(max_length=MOST)]
@@ -217,12 +217,15 @@ def line(text: str) -> str:
 
 
 def lines(text: str) -> tuple[str, ...]:
-    """Each line of a text, empty ones left out at its end."""
-    return tuple(map(line, text.rstrip().split("\n"))) if text.strip() else ()
+    """Each line of a text, empty ones left out at its end; the last says how many there were beyond `MOST`."""
+    found = text.rstrip().split("\n") if text.strip() else []
+    if len(found) > MOST:
+        found = [*found[: MOST - 1], f"… {len(found) - MOST + 1} more lines"]
+    return tuple(map(line, found))
 
 
 def names(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(name, texts))
+    return tuple(map(name, texts[:MOST]))
 
 
 def _cut(text: str, limit: int) -> str:

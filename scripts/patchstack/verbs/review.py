@@ -246,4 +246,4 @@ def _lint(found: Inspection, changed: Sequence[changes.Changed], stacks: Mapping
 
 
 def _texts(problems: Sequence[str]) -> tuple[str, ...]:
-    return tuple(line for problem in problems for line in verdict.lines(problem))
+    return verdict.lines("\n".join(problems))

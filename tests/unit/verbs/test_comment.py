@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,17 +234,17 @@ WRONG = {
     "number": (0, -1, 2**31, "7", 7.5, True, [7]),
     "head": ("", "a" * 39, "A" * 40, "a" * 40 + "\n", "HEAD", None, 7),
     "base": ("", "main", "g" * 40, None),
-    "before_problems": ("x", ["x" * 601], ["x"] * 1001, [7], None),
+    "before_problems": ("x", ["x" * 601], ["x"] * 10_001, [7], None),
     "lanes": ({}, [{}], [{"lane": "a b", "before": None, "after": None}], [{"lane": "x", "before": None}]),
     "patches": (
         [{"slug": "../x", "title": "", "change": "new"}],
         [{"slug": "x", "title": "", "change": "renamed"}],
         [{"slug": "x", "title": "", "change": "new", "moved": 1}],
         [{"slug": "x", "title": "", "change": "new", "became": "odd"}],
-        [{"slug": "x" * 101, "title": "", "change": "new"}],
+        [{"slug": "x" * 256, "title": "", "change": "new"}],
         [{"slug": "x", "title": "", "change": "new", "guards": [{"path": "", "there": True, "tests": 1}]}],
         [{"slug": "x", "title": "", "change": "new", "guards": [{"path": "a", "there": True, "tests": -1}]}],
-        [{"slug": "x", "title": "", "change": "new"}] * 1001,
+        [{"slug": "x", "title": "", "change": "new"}] * 10_001,
     ),
     "lint": (None, [], {"problems": [], "extra": 1}, {"tried_on": ["1.0 "]}, {"stale": ["README.md"]}),
     "candidates": ({"compared": -1}, {"compared": "3"}, {"why": "x" * 601}, {"changes": [{}]}, None),
@@ -322,3 +324,50 @@ def test_what_is_no_plain_file(scene: Scene) -> None:
     pipe = scene.folder / "pipe"
     os.mkfifo(pipe)
     scene.refused(UsageError, "it is no plain file", pipe)
+
+
+# --- as it is typed ---
+
+CONFIG = """\
+schema: 1
+fork: {repo: acme/sglang}
+lanes: {production: {upstream: {pypi: sglang==1.0}, branch: deploy}}
+channels: {nightly: {needs: [cpu]}}
+"""
+
+
+def typed(scene: Scene, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (scene.folder / "deploy.yaml").write_text(CONFIG)
+    program = "import sys; from patchstack.cli import main; sys.argv[0] = 'patchstack'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, "comment", *argv],
+        cwd=scene.folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_verb_writes_and_says_so(scene: Scene) -> None:
+    environment = scene.hub.environment(scene.token)
+    file, head = str(scene.file()), ("--head-sha", scene.head)
+    tried = typed(scene, file, *head, "--dry-run", **environment)
+    assert (tried.returncode, tried.stdout.startswith(MARKER), scene.written()) == (0, True, []), tried.stderr
+    done = typed(scene, file, *head, **environment)
+    assert (done.returncode, done.stdout) == (0, "acme/sglang#7: comment written\n"), done.stderr
+    again = json.loads(typed(scene, file, *head, "--json", **environment).stdout)
+    assert (again["number"], again["did"], again["body"]) == (7, "unchanged", scene.hosted.comments(7)[0].body)
+
+
+def test_the_verb_refuses_with_one_line(scene: Scene) -> None:
+    environment = scene.hub.environment(scene.token)
+    forged = str(scene.file(scene.found(number=99)))
+    gone = typed(scene, forged, "--head-sha", scene.head, **environment)
+    moved = typed(scene, forged, "--head-sha", "a" * 40, **environment)
+    nobody = typed(scene, forged, "--head-sha", scene.head, **{**environment, "PATCHSTACK_TOKEN": ""})
+    for done, code, said in ((gone, 8, "404"), (moved, 2, "nothing is written"), (nobody, 2, "is set")):
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+        assert said in done.stderr
+        assert scene.token not in done.stderr
+    assert scene.written() == []

@@ -452,6 +452,20 @@ def test_by_the_rules_of_either_side(candidates: ReviewDesk) -> None:
     assert (found.candidates.compared, fates(found)) == (3, ["#3: in -> skipped: skipped by deploy.yaml  "])
 
 
+def test_on_a_base_that_moves(candidates: ReviewDesk) -> None:
+    """What was cut from the old base is replayed onto the new one, which has changed line 5 itself."""
+    candidates.release("1.1", {A: edit(TEN, 5, "RELEASE"), B: TEN})
+    candidates.write("patches/releases", "1.0\n1.1\n")
+    candidates.remove("one")
+    candidates.patch("one", {A: edit(TEN, 9, "ONE")}, up_to="1.1")
+    main = candidates.commit()
+    candidates.replace("deploy.yaml", "sglang==1.0", "sglang==1.1")
+    candidates.commit()
+    found = candidates.review(main)
+    assert (found.exit_code, found.candidates.compared) == (0, 3)
+    assert fates(found) == [f"#2: in -> excluded: conflict  {A}"]
+
+
 def test_where_the_candidates_are_is_for_main_to_say(candidates: ReviewDesk) -> None:
     main = candidates.commit()
     candidates.patch("one", {A: edit(TEN, 5, "ONE")})
@@ -590,3 +604,5 @@ def test_texts_are_cut_to_what_the_file_holds() -> None:
     assert verdict.name("caf\udce9.py") == "caf\\xe9.py"
     assert verdict.lines("a\n\nb\n\n") == ("a", "", "b")
     assert verdict.lines(" \n") == ()
+    many = verdict.lines("x\n" * 12_000)
+    assert (len(many), many[-2:]) == (10_000, ("x", "… 2001 more lines"))
