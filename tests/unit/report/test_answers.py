@@ -259,12 +259,12 @@ def long_night(text: str) -> list[NightReport]:
         title=text,
         author=text,
         detail=text,
-        twins=tuple(f"#{number}" for number in range(100, 108)),
+        twins=tuple(f"#{number}" for number in range(100, 102)),
         files=MANY,
     )
     included: tuple[Topic, ...] = tuple(
         fixed_night.topic(f"#{number}", text, author=text, not_carried=MANY, requires=MANY)
-        for number in range(100, 103)
+        for number in range(100, 102)
     )
     left: tuple[LeftOut, ...] = (item,)
     composition = replace(fixed_night.COMPOSITION, included=included, left_out=left)
