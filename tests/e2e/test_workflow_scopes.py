@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,29 @@ def test_the_runner_reads_every_workflow(workflow: str) -> None:
     argv = [str(ACT), "--workflows", str(path), "--validate", "--strict"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+
+
+def test_make_tool_makes_all_that_the_verbs_import(sealed_module: Path, tmp_path: Path) -> None:
+    """As on a machine that has nothing: the stand-in of setup-python leaves this out of every other run."""
+    for name in ("Makefile", "README.md", "LICENSE", "NOTICE", "pyproject.toml", "requirements.lock"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    shutil.copy2(ROOT / "requirements-tool.lock", tmp_path)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    made = make(tmp_path, "tool")
+    assert made.returncode == 0, made.stderr
+    python = tmp_path / ".venv" / "bin" / "python"
+    code = """
+import importlib, pkgutil, patchstack
+for found in pkgutil.walk_packages(patchstack.__path__, "patchstack."):
+    importlib.import_module(found.name)
+"""
+    imported = subprocess.run([str(python), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert imported.returncode == 0, imported.stderr
+    assert "making" not in make(tmp_path, "tool").stdout
+    only_tests = subprocess.run([str(python), "-c", "import pytest"], capture_output=True, check=False)
+    assert only_tests.returncode != 0
+
+
+def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+    argv = ["make", target, f"PYTHON={sys.base_prefix}/bin/python3"]
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
