@@ -19,7 +19,7 @@ from tests.unit.builders import TEN, A, Workshop, edit
 from patchstack import verdict
 from patchstack.config import Fork
 from patchstack.errors import PatchstackError, RemoteError, UsageError
-from patchstack.github import ACTIONS_LOGIN, GitHub, Token
+from patchstack.github import ACTIONS_LOGIN, TOKEN_VARIABLES, GitHub, Token
 from patchstack.model import Sha
 from patchstack.report.review import MARKER
 from patchstack.verbs.comment import Did, Told, comment
@@ -365,7 +365,7 @@ def test_the_verb_refuses_with_one_line(scene: Scene) -> None:
     forged = str(scene.file(scene.found(number=99)))
     gone = typed(scene, forged, "--head-sha", scene.head, **environment)
     moved = typed(scene, forged, "--head-sha", "a" * 40, **environment)
-    nobody = typed(scene, forged, "--head-sha", scene.head, **{**environment, "PATCHSTACK_TOKEN": ""})
+    nobody = typed(scene, forged, "--head-sha", scene.head, **{**environment, **dict.fromkeys(TOKEN_VARIABLES, "")})
     for done, code, said in ((gone, 8, "404"), (moved, 2, "nothing is written"), (nobody, 2, "is set")):
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
         assert said in done.stderr

@@ -13,6 +13,7 @@ from tests.unit.verbs.review_bench import CONFIG, EDGE, SOURCES, TEN, ReviewDesk
 
 from patchstack import verdict
 from patchstack.errors import LaneUnavailable, UsageError
+from patchstack.github import TOKEN_VARIABLES
 from patchstack.verdict import (
     Candidates,
     Change,
@@ -489,7 +490,9 @@ def test_a_remote_that_does_not_answer_is_not_no_change(candidates: ReviewDesk, 
     assert "remote.git cannot be read" in found.stopped.said[0]
 
 
-def test_without_a_token_github_is_not_asked(desk: ReviewDesk) -> None:
+def test_without_a_token_github_is_not_asked(desk: ReviewDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in TOKEN_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     desk.write("deploy.yaml", CONFIG + "pulls: {sources: [{repo: acme/sglang, into: [base/production]}]}\n")
     desk.patch("one", {A: edit(TEN, 1, "ONE")})
     main = desk.commit()
