@@ -124,8 +124,10 @@ class Runner:
             self.hub.revoke(token)
         return _read(run, done.returncode, done.stdout, self._artifacts(run))
 
-    def run_again(self, ran: Ran, workflow: str, event: str, job: str, needed: Mapping[str, str]) -> Ran:
-        """One job of ``ran`` as a second attempt, as "Re-run jobs" does it.
+    def run_again(
+        self, ran: Ran, workflow: str, event: str, job: str, needed: Mapping[str, str], *, attempt: int
+    ) -> Ran:
+        """One job of ``ran`` as a further attempt, as "Re-run jobs" does it.
 
         What the jobs before it have given to it (``needs.NAME.outputs.NAME``) is in ``needed``.
         """
@@ -135,7 +137,7 @@ class Runner:
         for name, value in needed.items():
             text = text.replace(f"${{{{ {name} }}}}", value)
         assert "needs." not in text, "a job needs more than it was given"
-        return self.run(workflow, event, text=text, run_id=ran.id, attempt=2)
+        return self.run(workflow, event, text=text, run_id=ran.id, attempt=attempt)
 
     def read_workflow(self, workflow: str) -> dict[str, Any]:
         """The file on the default branch, with its key ``on`` as it is written."""
