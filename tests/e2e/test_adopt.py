@@ -64,7 +64,9 @@ def fork(tmp_path: Path) -> TeamFork:
     made.git("init", "--quiet")
     with zipfile.ZipFile(fetch_wheel(f"sglang=={RELEASE}", cache_folder()).path) as wheel:
         for entry in wheel.infolist():
-            if entry.filename.startswith("sglang/") and not entry.filename.endswith((".so", "/_version.py")):
+            if entry.filename.startswith(("sglang/", "tools/")) and not entry.filename.endswith(
+                (".so", "/_version.py")
+            ):
                 path = Path(wheel.extract(entry, made.work / "python"))
                 if entry.external_attr >> 16 & 0o100:
                     path.chmod(0o755)

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "scripts" / "patchstack"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-STAGES = {"upstream", "patches", "pulls", "compose", "image", "regress", "release", "report"}
+STAGES = {"adoption", "upstream", "patches", "pulls", "compose", "image", "regress", "release", "report"}
 MEETING_PLACES = {"cli.py", "console.py", "nightly.py"}
 LONGEST = 600
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchstack.adoption.survey import Survey
 from patchstack.git import CANONICAL_DIFF, Repository, readable
-from patchstack.model import Composition, Kind, Outcome, Sha, Topic
+from patchstack.model import Composition, Kind, Outcome, Sha
+
+IN = "in"
+"""What tonight does with a pull request that it composes."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ class ChangedPath:
 
 @dataclass(frozen=True)
 class Beside:
-    deploy: Sha
+    deploy: Sha | None
+    """Its tip; None where there is none yet, and so nothing to lose."""
     tonight: Sha
+    patches: tuple[str, ...]
+    """Those that tonight composes, by slug."""
     pulls: tuple[PullBeside, ...]
     lost: tuple[LostCommit, ...]
     not_carried: int
@@ -61,55 +67,72 @@ def set_beside(
     composition: Composition,
     *,
     begin: Sha,
-    deploy: Sha,
+    deploy: Sha | None,
     trees: tuple[Sha, Sha],
     carried: Callable[[str], bool],
 ) -> Beside:
     """``trees`` are deploy's and tonight's with nothing in them but what the base carries, which ``carried`` knows."""
     default = survey.tip(survey.default_branch)
     upstream = [f"^{begin}", *([f"^{default}"] if default and default != deploy else [])]
-    mine = store.commits("--no-merges", deploy, *upstream)
-    ids = _patch_ids(store, deploy, *upstream)
-    pulls = {pull.name: _own(store, pull.head, upstream) for pull in survey.pulls}
-    pull_ids = {pull.name: _ids_of(store, pull.head, upstream) for pull in survey.pulls}
-    left_out = {item.name: item for item in composition.left_out if item.kind is Kind.PULL}
-    in_by_commit, in_by_diff = _brought(store, composition.included)
-    for name, item in left_out.items():
-        if item.outcome in (Outcome.CARRIED, Outcome.DROPPED) and name in pulls:
-            in_by_commit |= pulls[name]
-            in_by_diff |= pull_ids[name]
+    own = {pull.name: frozenset(store.commits("--no-merges", pull.head, *upstream)) for pull in survey.pulls}
+    diffs = {pull.name: _diffs(store, pull.head, upstream) for pull in survey.pulls}
+    held = _Held.of(store, deploy, upstream) if deploy else _Held(frozenset(), {})
     lost: list[LostCommit] = []
     not_carried = 0
-    for commit in reversed(mine):
-        if commit in in_by_commit or ids.get(commit) in in_by_diff:
-            continue
+    brought = _brought(store, composition, own, diffs)
+    for commit in held.unless(*brought):
         parent = next(iter(store.parents(commit)), None)
         if parent and not any(carried(change.path) for change in store.changes(parent, commit)):
             not_carried += 1
             continue
-        holders = [name for name in pulls if commit in pulls[name] or ids.get(commit, "-") in pull_ids[name]]
+        holders = [name for name in own if commit in own[name] or held.diffs.get(commit, "") in diffs[name].values()]
         title, author = readable(store.show(commit, "%s%x00%an")).split("\0")
         lost.append(LostCommit(commit, title, author, tuple(holders)))
-    deployed = set(mine) | (set(store.commits(deploy, f"^{begin}")))
-    deployed_ids = set(ids.values())
+    everything = len(store.commits("--no-merges", deploy, f"^{begin}")) if deploy else 0
     return Beside(
         deploy=deploy,
         tonight=composition.commit,
+        patches=tuple(topic.name for topic in composition.included if topic.kind is Kind.PATCH),
         pulls=tuple(
             PullBeside(
                 pull.name,
                 pull.title,
-                len(pulls[pull.name]),
-                _deployed(store, pull.head, pulls[pull.name], upstream, deployed, deployed_ids),
+                len(own[pull.name]),
+                held.count(own[pull.name], diffs[pull.name]),
                 _tonight(pull.name, composition),
             )
             for pull in survey.pulls
         ),
         lost=tuple(lost),
         not_carried=not_carried,
-        of_default=len(store.commits("--no-merges", deploy, f"^{begin}")) - len(mine),
-        paths=tuple(ChangedPath(readable(c.path), _HOW[c.status]) for c in store.changes(*trees)),
+        of_default=everything - len(held.commits),
+        paths=tuple(ChangedPath(readable(c.path), _HOW[c.status]) for c in store.changes(*trees)) if deploy else (),
     )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the deploy branch has of its own."""
+
+    commits: frozenset[Sha]
+    diffs: Mapping[Sha, str]
+    """The patch id of each, oldest first; a commit that changes nothing has none."""
+
+    @classmethod
+    def of(cls, store: Repository, deploy: Sha, upstream: Sequence[str]) -> _Held:
+        commits = store.commits("--no-merges", deploy, *upstream)
+        return cls(frozenset(commits), dict(reversed(_patch_ids(store, deploy, *upstream).items())))
+
+    def unless(self, commits: Collection[Sha], diffs: Collection[str]) -> Iterator[Sha]:
+        """Those that are in no such form, oldest first."""
+        return (commit for commit, diff in self.diffs.items() if commit not in commits and diff not in diffs)
+
+    def count(self, own: Collection[Sha], diffs: Mapping[Sha | None, str]) -> int:
+        """How many of a pull request's own commits it has: by themselves, by their diff, or all of them squashed."""
+        known = set(self.diffs.values())
+        if diffs.get(None) in known:
+            return len(own)
+        return sum(commit in self.commits or diffs.get(commit) in known for commit in own)
 
 
 _HOW = {
@@ -120,48 +143,43 @@ _HOW = {
 }
 
 
-def _own(store: Repository, head: Sha, upstream: Sequence[str]) -> set[Sha]:
-    return set(store.commits("--no-merges", head, *upstream))
-
-
-def _ids_of(store: Repository, head: Sha, upstream: Sequence[str]) -> set[str]:
-    """Patch ids of its commits, and of the whole as a squash would have it."""
-    found = set(_patch_ids(store, head, *upstream).values())
+def _diffs(store: Repository, head: Sha, upstream: Sequence[str]) -> dict[Sha | None, str]:
+    """The patch id of each of its commits, and under None that of the whole, as a squash would have it."""
+    found: dict[Sha | None, str] = {**_patch_ids(store, head, *upstream)}
     begin = store.merge_base(upstream[0].removeprefix("^"), head)
     whole = store.patch_id(begin, head) if begin else ""
-    return found | ({whole} if whole else set())
+    return {**found, None: whole} if whole else found
 
 
-def _brought(store: Repository, topics: Sequence[Topic]) -> tuple[set[Sha], set[str]]:
-    """Every commit and every diff that tonight brings in."""
+def _brought(
+    store: Repository,
+    composition: Composition,
+    own: Mapping[str, frozenset[Sha]],
+    diffs: Mapping[str, Mapping[Sha | None, str]],
+) -> tuple[set[Sha], set[str]]:
+    """Every commit and every diff that tonight brings in, also by what carries it or is the same."""
     commits: set[Sha] = set()
-    diffs: set[str] = set()
-    for topic in topics:
+    found: set[str] = set()
+    for topic in composition.included:
         commits |= set(store.commits(topic.own_to, f"^{topic.own_from}"))
-        diffs |= set(_patch_ids(store, topic.own_to, f"^{topic.own_from}").values()) | {topic.patch_id}
-    return commits, diffs - {""}
+        found |= set(_patch_ids(store, topic.own_to, f"^{topic.own_from}").values()) | {topic.patch_id}
+    for item in composition.left_out:
+        if item.outcome in (Outcome.CARRIED, Outcome.DROPPED) and item.name in own:
+            commits |= own[item.name]
+            found |= set(diffs[item.name].values())
+    return commits, found - {""}
 
 
-def _patch_ids(store: Repository, *revisions: str) -> Mapping[Sha, str]:
-    """The stable patch id of each commit that is no merge and changes something; two processes for all of them."""
+def _patch_ids(store: Repository, *revisions: str) -> dict[Sha, str]:
+    """The stable patch id of each commit that is no merge and changes something, newest first; in two processes."""
     log = store.attempt_ok("log", "--no-merges", "--no-show-signature", "-p", *CANONICAL_DIFF, *revisions, "--")
     rows = (line.split() for line in store.run("patch-id", "--stable", stdin=log.stdout).splitlines())
     return {Sha(commit): patch for patch, commit in rows}
 
 
-def _deployed(
-    store: Repository, head: Sha, own: set[Sha], upstream: Sequence[str], deployed: set[Sha], deployed_ids: set[str]
-) -> int:
-    ids = _patch_ids(store, head, *upstream)
-    begin = store.merge_base(upstream[0].removeprefix("^"), head)
-    if begin and store.patch_id(begin, head) in deployed_ids:
-        return len(own)  # squashed
-    return sum(commit in deployed or ids.get(commit, "-") in deployed_ids for commit in own)
-
-
 def _tonight(name: str, composition: Composition) -> str:
     if any(topic.name == name for topic in composition.included):
-        return "in"
+        return IN
     item = next((item for item in composition.left_out if item.name == name), None)
     if item is None:
         return "not a candidate"

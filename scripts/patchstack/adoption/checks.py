@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TypeVar
 
 from patchstack.adoption.deploy import DeployBranch
 from patchstack.adoption.files import LANE
 from patchstack.adoption.survey import Survey
-from patchstack.github import GitHub, Refused, RepositoryFacts
+from patchstack.github import GitHub, Refused, RepositoryFacts, Runner
 
 SETTINGS = (
     "https://docs.github.com/en/actions/security-for-github-actions/security-guides/automatic-token-authentication"
@@ -36,7 +37,7 @@ class Check:
 # --- of the repository, by git alone ---
 
 
-def branch_checks(survey: Survey, deploy: DeployBranch, main: str, *, holds_patches: bool) -> tuple[Check, ...]:
+def branch_checks(survey: Survey, main: str, *, holds_patches: bool) -> tuple[Check, ...]:
     """What the fork's branches say of a first night."""
     found = []
     blocking = [name for name in ("base", "stack") if name in survey.branches]
@@ -46,7 +47,7 @@ def branch_checks(survey: Survey, deploy: DeployBranch, main: str, *, holds_patc
             f"branch {blocking[0]} is in the way of {blocking[0]}/{LANE}, which nights publish: rename it on the fork"
         )
         found.append(Check("branches", Standing.MISSING, said))
-    elif taken and deploy.tip is not None:
+    elif taken:
         said = f"{', '.join(taken)} are there already, and nights go on from them: see that nothing else is on them"
         found.append(Check("branches", Standing.UNKNOWN, said))
     else:
@@ -69,6 +70,19 @@ def branch_checks(survey: Survey, deploy: DeployBranch, main: str, *, holds_patc
             )
         )
     return tuple(found)
+
+
+def bed_check(folder: Path, version: str) -> Check:
+    """Whether guards can run on that release here."""
+    locks = folder / "tests" / "support" / "locks"
+    if (locks / version).is_dir():
+        return Check("test bed", Standing.OK, f"tests/support/locks has {version}")
+    if locks.is_dir():
+        known = ", ".join(sorted(path.name for path in locks.iterdir()))
+        said = f"tests/support/locks has {known}, and not {version}: a night ends with 9 until its locks are there"
+    else:
+        said = f"{folder} is no clone of this project, whose tests/ the nights run: clone it, and adopt from there"
+    return Check("test bed", Standing.MISSING, said)
 
 
 # --- of GitHub ---
@@ -170,19 +184,16 @@ def _issues(facts: RepositoryFacts) -> Check:
     return Check("issues", Standing.MISSING, said)
 
 
-def _runners(runners: Sequence[object] | Refused, repo: str) -> Check:
-    from patchstack.github import Runner
-
+def _runners(runners: Sequence[Runner] | Refused, repo: str) -> Check:
     if isinstance(runners, Refused):
         said = (
             f"the token may not list them ({runners.status}; it would need `administration: read`); nights on GitHub's "
             f"own machines need none; for GPU lanes look at https://github.com/{repo}/settings/actions/runners"
         )
         return Check("runners", Standing.UNKNOWN, said)
-    known = [runner for runner in runners if isinstance(runner, Runner)]
-    if not known:
+    if not runners:
         return Check("runners", Standing.OK, "none of your own: nights run on GitHub's; GPU lanes need one")
     shown = "; ".join(
-        f"{runner.name} ({'online' if runner.online else 'offline'}: {', '.join(runner.labels)})" for runner in known
+        f"{runner.name} ({'online' if runner.online else 'offline'}: {', '.join(runner.labels)})" for runner in runners
     )
     return Check("runners", Standing.OK, shown)

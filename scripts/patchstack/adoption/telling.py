@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from patchstack.adoption.beside import Beside
+from patchstack.adoption.beside import IN, Beside
 from patchstack.adoption.checks import Check
 from patchstack.adoption.deploy import DeployBranch
 from patchstack.adoption.files import Planned, count_pulls
@@ -26,7 +26,7 @@ class Adoption:
     checks: tuple[Check, ...]
     files: tuple[Planned, ...]
     beside: Beside | None
-    """None where there is no deploy branch to compare with, or no plan."""
+    """None where there is no plan."""
     written: bool
     failure: str = ""
     """Why there is no plan and nothing was written."""
@@ -36,7 +36,7 @@ class Adoption:
 def lines(adoption: Adoption) -> Iterator[str]:
     """The whole, for a terminal."""
     survey, release, deploy = adoption.survey, adoption.release, adoption.deploy
-    branches = f"{len(survey.branches)} branch{'' if len(survey.branches) == 1 else 'es'}"
+    branches = _count(len(survey.branches), "branch", "branches")
     yield f"{survey.repo}: {branches}, default {survey.default_branch}; {_pulls(survey)}"
     if release is not None:
         yield f"base: {release.base.name}: {'; '.join(release.evidence)}"
@@ -63,10 +63,17 @@ def _pulls(survey: Survey) -> str:
 
 
 def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) -> Iterator[str]:
-    yield f"tonight beside {deploy.name} ({beside.deploy[:12]}):"
+    beside_what = f"beside {deploy.name} ({beside.deploy[:12]})" if beside.deploy else "(nothing is deployed yet)"
+    pulls = sum(pull.tonight == IN for pull in beside.pulls)
+    yield (
+        f"tonight {beside_what}: {_count(len(beside.patches), 'patch', 'patches')} and "
+        f"{_count(pulls, 'pull request')} in {beside.tonight[:12]}"
+    )
     for pull in beside.pulls:
-        held = f"{pull.deployed} of {pull.own} commits are in {deploy.name}"
-        yield f"  {pull.name} {pull.title}: tonight: {pull.tonight}; {held}"
+        held = f"; {pull.deployed} of {pull.own} commits are in {deploy.name}" if beside.deploy else ""
+        yield f"  {pull.name} {pull.title}: tonight: {pull.tonight}{held}"
+    if beside.deploy is None:
+        return
     if beside.lost:
         begin = release.begin_name if release else "BASE"
         yield (
@@ -97,8 +104,8 @@ def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) 
     yield from _more(beside.paths)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _more(entries: Sequence[object]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.adoption.beside import Beside, set_beside
-from patchstack.adoption.checks import Check, branch_checks, github_checks, pulls_check
+from patchstack.adoption.checks import Check, bed_check, branch_checks, github_checks, pulls_check
 from patchstack.adoption.deploy import find_deploy
 from patchstack.adoption.files import SERIES, Planned, deploy_text, planned_files
 from patchstack.adoption.release import Compared, FoundRelease, find_release
@@ -73,7 +73,8 @@ def adopt(asked: Asked, progress: Progress) -> Adoption:
     default_tip = survey.branches[survey.default_branch]
     holds_patches = store.read_blob(f"{default_tip}:{SERIES}") is not None
     main = asked.main or (survey.default_branch if holds_patches else OWN_BRANCH)
-    checks = (*checks, *branch_checks(survey, deploy, main, holds_patches=holds_patches))
+    checks = (*checks, *branch_checks(survey, main, holds_patches=holds_patches))
+    checks = (*checks, bed_check(asked.folder, release.base.version))
     if github is not None and facts is not None:
         checks = (*checks, *github_checks(github, facts, deploy))
     text = deploy_text(survey, release.base, main=main, deploy=deploy.name, local=asked.local)
@@ -170,13 +171,12 @@ def _beside(
     deploy: Sha | None,
     files: tuple[Planned, ...],
     progress: Progress,
-) -> Beside | None:
+) -> Beside:
     """Compose tonight by the ordinary stages, in a run that nobody keeps, and set it beside ``deploy``."""
     composition = _tonight(asked, files, progress)
-    if deploy is None:
-        return None
     carried = roots(store, release.base.tree)
-    trees = restrict(store, deploy, carried), restrict(store, composition.tree, carried)
+    tonight = restrict(store, composition.tree, carried)
+    trees = restrict(store, deploy, carried) if deploy else tonight, tonight
     below = tuple(f"{root}/" for root in carried)
     return set_beside(
         store,

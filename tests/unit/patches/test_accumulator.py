@@ -12,9 +12,20 @@ from patchstack.compose.carried import restrict, roots
 from patchstack.errors import CompositionError, UsageError
 from patchstack.git import EMPTY_TREE, Repository, Signature
 from patchstack.model import Base, Sha
-from patchstack.patches.accumulator import NOBODY, Fate, Step, Turned, first_parent_line, named, slug_of, turn
+from patchstack.patches.accumulator import (
+    NOBODY,
+    Fate,
+    Step,
+    Turned,
+    _Bench,
+    first_parent_line,
+    named,
+    slug_of,
+    turn,
+)
 from patchstack.patches.header import read_header
 from patchstack.patches.mail import format_mail, read_mail
+from patchstack.patches.replay import replay
 from patchstack.patches.skeleton import header_text
 from patchstack.patches.todo import todo_problems
 
@@ -136,6 +147,15 @@ def test_neighbours_that_apply_alone_and_conflict_when_they_are_merged_stand_on_
     branch.gather("three\n", {A: edit(TEN, 3, "THREE")})
     branch.gather("four\n", {A: edit(branch.text(A), 4, "FOUR")})
     assert told(branch.turn()) == ["three on the base", "four on three"]
+
+
+def test_a_place_where_the_stack_would_become_another_is_none(branch: Branch) -> None:
+    branch.gather("one", {A: edit(TEN, 1, "ONE")})
+    (step,) = branch.steps()
+    bench = _Bench(branch.store, branch.base)
+    whole = replay(branch.store, step.before, step.after, bench.stack)
+    assert bench._stands("one", step, [], whole.tree) is not None
+    assert bench._stands("one", step, [], branch.base.tree) is None
 
 
 def test_what_the_release_lacks_is_left_off_and_what_changes_nothing_is_no_patch(branch: Branch) -> None:

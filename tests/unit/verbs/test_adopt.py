@@ -140,6 +140,8 @@ def test_nothing_that_is_there_is_overwritten(bench: ForkBench) -> None:
     workflow.parent.mkdir(parents=True)
     workflow.write_text("on: push\n")
     (bench.work / "deploy.yaml").write_text("mine\n")
+    (bench.work / "patches").mkdir()
+    (bench.work / "patches" / "series").write_text("# mine\n")
     before = bench.tree()
     with pytest.raises(UsageError, match=r"deploy\.yaml, \.github/workflows/nightly\.yml: there already"):
         init(bench)
@@ -151,6 +153,7 @@ def test_nothing_that_is_there_is_overwritten(bench: ForkBench) -> None:
         path.unlink()
     assert init(bench).written
     written = bench.tree()
+    assert written["patches/series"] == b"# mine\n"
     (bench.work / "deploy.yaml").write_text((bench.work / "deploy.yaml").read_text() + "# mine\n")
     with pytest.raises(UsageError, match=r"deploy\.yaml: there already"):  # it is the user's from now on
         init(bench)
@@ -262,7 +265,16 @@ def test_a_fork_without_a_deploy_branch_gets_one_by_its_first_night(bench: ForkB
     bench.git("branch", "-D", "deploy")
     bench.git("branch", "release/v1", "main")
     found = init(bench)
-    assert (found.deploy.name, found.deploy.tip, found.beside) == ("deploy", None, None)
+    assert (found.deploy.name, found.deploy.tip) == ("deploy", None)
+    assert found.beside is not None
+    assert ([pull.tonight for pull in found.beside.pulls], found.beside.lost, found.beside.paths) == (
+        ["in"] * 3,
+        (),
+        (),
+    )
+    assert f"tonight (nothing is deployed yet): 0 patches and 3 pull requests in {found.beside.tonight[:12]}" in told(
+        found
+    )
     assert "release/v1: --deploy-branch if one of them is" in found.deploy.evidence
     assert configuration.load(bench.work / "deploy.yaml").lanes["production"].branch == "deploy"
 
@@ -283,6 +295,19 @@ def test_a_default_branch_that_holds_patches_is_main(bench: ForkBench) -> None:
     found = init(bench)
     assert configuration.load(bench.work / "deploy.yaml").fork.main == "main"
     assert [check.standing for check in found.checks if check.name == "main"] == [Standing.OK]
+
+
+def test_a_release_without_a_test_bed_is_told(bench: ForkBench) -> None:
+    def bed() -> str:
+        (check,) = (check for check in init(bench, dry_run=True).checks if check.name == "test bed")
+        return f"{check.standing}: {check.said}"
+
+    assert bed().startswith(f"missing: {bench.work} is no clone of this project, whose tests/ the nights run")
+    locks = bench.work / "tests" / "support" / "locks"
+    (locks / "0.5.11").mkdir(parents=True)
+    assert bed().startswith(f"missing: tests/support/locks has 0.5.11, and not {RELEASE}")
+    (locks / RELEASE).mkdir()
+    assert bed() == f"ok: tests/support/locks has {RELEASE}"
 
 
 # --- from there on ---

@@ -95,7 +95,7 @@ def test_each_check_is_a_line_with_its_fix(desk: Desk) -> None:
     desk.token()
     said = told(desk.init().checks)
     assert list(said) == [
-        *("pull requests", "branches", "main", "token", "contents"),
+        *("pull requests", "branches", "main", "test bed", "token", "contents"),
         *("label deploy", "label blocked", "branch deploy", "issues", "runners"),
     ]
     assert said["pull requests"] == "ok: the token may read them: 4 open"
