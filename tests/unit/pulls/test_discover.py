@@ -227,18 +227,21 @@ def test_a_server_that_gives_only_what_its_branches_hold(scene: Scene, sealed: P
 
 
 def test_what_moves_between_the_answer_and_the_fetch_is_taken_as_it_was_admitted(scene: Scene) -> None:
-    first = scene.propose(1, "fix")
+    begin = scene.commit("begin")
+    head = scene.propose(1, "fix", scene.commit("end", {B: "end\n"}, begin))
     scene.approve(1)
-    moved = scene.commit("moved")
+    moved = scene.commit("another end", {B: "another\n"}, begin)
 
     def move(_request: object, _body: object) -> None:
         scene.hub.observe = None
         scene.push("fix", moved)
 
     scene.hub.observe = move
-    assert scene.discover() == Told(pulls=["#1 for 1 -> base/production"])
-    assert scene.store.refs(HEADS) == {f"{HEADS}1": first}
+    assert scene.discover() == Told(pulls=["#1 end -> base/production"])
+    assert scene.found is not None
+    assert scene.store.refs(HEADS) == {f"{HEADS}1": head}
     assert scene.fork.branches["fix"] == moved
+    assert not scene.found.pulls[0].shared  # `begin` is on no branch but its own
 
 
 def test_a_head_that_is_not_handed_over_is_missing_and_costs_only_itself(scene: Scene, tmp_path: Path) -> None:
@@ -333,6 +336,17 @@ def test_the_target_that_github_names_counts_and_not_the_nearest_branch(scene: S
     )
     assert scene.found is not None
     assert [(pull.merge_base, pull.shared) for pull in scene.found.pulls] == [(scene.base.commit, True), (stack, True)]
+
+
+def test_of_several_merge_bases_the_nearest_counts(scene: Scene) -> None:
+    stack = scene.push("stack/production", scene.commit("a patch", {A: edit(TEN, 1, "patch")}))
+    begin = scene.commit("begin", {B: "1\n"})
+    merged = scene.commit("merge the stack", {A: edit(TEN, 1, "patch")}, begin, stack)
+    scene.propose(1, "one", scene.commit("end", {B: "2\n"}, merged), into="stack/production")
+    scene.approve(1)
+    scene.discover()
+    assert scene.found is not None
+    assert [pull.merge_base for pull in scene.found.pulls] == [stack]
 
 
 def test_commits_of_another_branch_are_shared(scene: Scene) -> None:
@@ -700,6 +714,19 @@ def test_what_was_read_before_a_failure_is_not_asked_again(scene: Scene) -> None
     assert len(scene.discover().pulls) == 5
     reviews = [path for path in scene.asked() if path.endswith("reviews")]
     assert reviews == [f"/repos/{FORK}/pulls/{number}/reviews" for number in (9, 10)]
+
+
+def test_a_night_that_fails_forgets_nothing_of_the_one_before(scene: Scene) -> None:
+    scene.propose(1, "fix")
+    scene.label(1)
+    first = scene.discover()
+    scene.hub.fail(Fault(path=f"/repos/{FORK}/pulls", times=99))
+    with pytest.raises(RemoteError):
+        scene.discover()
+    scene.hub.mend()
+    scene.asked()
+    assert scene.discover() == first
+    assert scene.asked() == {f"/repos/{FORK}/pulls": 1, f"/repos/{FORK}/collaborators/ann/permission": 1}
 
 
 def test_what_is_not_listed_any_more_is_forgotten(scene: Scene) -> None:
