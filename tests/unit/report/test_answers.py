@@ -287,3 +287,11 @@ def test_github_takes_every_text_however_long_the_night(text: str) -> None:
             assert len(one.encode()) <= COMMENT_LIMIT - 1000
         assert all(len(signal.title) <= 256 for signal in signals(report, PLACE))
         assert any("more in the report" in one for one in found)
+
+
+def test_of_a_long_list_as_much_is_shown_as_fits() -> None:
+    red = replace(fixed_night.RED, failure="\n".join(f"{number} {'|' * 900}" for number in range(40)), verdicts=())
+    body = signals(red, PLACE)[-1].body
+
+    assert [f"\n- {number} <code>" in body for number in (0, 9, 10)] == [True, True, False]
+    assert "\n30 more in the report\n" in body
