@@ -266,6 +266,7 @@ def test_a_bed_is_made_beforehand_and_no_remote_is_asked(published: Place) -> No
         (("--unpack", "n.tar", "--pack", "./n.tar"), "name the same file"),
         (("--pack", "n.tar", "--dry-run"), "--dry-run decides a whole night"),
         (("--unpack", "n.tar"), "there is no pack n.tar"),
+        (("--pack", "nowhere/n.tar"), "--pack nowhere/n.tar: its folder is not there"),
         (("--until", "report"), "'report' is not one of"),
     ],
 )

@@ -96,6 +96,8 @@ def _require_one_part(
         raise UsageError("what --unpack holds is merged already: go on with --until test, or without --until")
     if unpack is not None and force:
         raise UsageError("--force belongs to the part that plans: what --unpack holds goes on in any case")
+    if pack is not None and not pack.absolute().parent.is_dir():
+        raise UsageError(f"--pack {pack}: its folder is not there; make it first")
     for given, name in ((unpack, "--unpack"), (tests, "--tests")):
         if given is not None and pack is not None and given.absolute() == pack.absolute():
             raise UsageError(f"--pack and {name} name the same file: give the new pack a name of its own")

@@ -128,7 +128,7 @@ def test_a_composition_that_its_commits_are_not_is_refused(made: Night) -> None:
     ):
         write_members(made.pack, {**held, "composition.json": encode(wrong).encode()})
         work = made.machine("promote")
-        with pytest.raises(UsageError, match="composition"):
+        with pytest.raises(UsageError, match=r"composition.json says something else than commit"):
             made.promote(work)
         assert nothing_is_made(work)
 
