@@ -19,6 +19,8 @@ RELEASE = "0.5.12.post1"
 CONN = "python/sglang/srt/disaggregation/common/conn.py"
 ENGINE = "python/sglang/srt/entrypoints/engine.py"
 SWITCH = "python/sglang/srt/team_switch.py"
+SERVER = "python/sglang/srt/entrypoints/http_server.py"
+PATHS = {"conn": CONN, "engine": ENGINE, "switch": SWITCH, "server": SERVER, "docs": "docs/team.md"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class TeamFork:
     def commit(self, message: str, **appended: str) -> str:
         """Append lines to files (``conn=...``) and commit."""
         for name, text in appended.items():
-            path = self.work / {"conn": CONN, "engine": ENGINE, "switch": SWITCH, "docs": "docs/team.md"}[name]
+            path = self.work / PATHS[name]
             path.parent.mkdir(exist_ok=True)
             path.write_text((path.read_text() if path.exists() else "") + text)
         self.git("add", "--all")
@@ -75,8 +77,8 @@ def fork(tmp_path: Path) -> TeamFork:
     made.commit("After the release", docs="Later.\n")
     made.checkout("fix/conn", f"v{RELEASE}")
     made.commit("pd: say who sends", conn="\nWHO_SENDS = True\n")
-    made.checkout("fix/engine", "main")
-    made.commit("engine: a name", engine="\nENGINE_NAME = 'team'\n")
+    made.checkout("fix/server", "main")
+    made.commit("server: a name", server="\nSERVER_NAME = 'team'\n")
     made.checkout("fix/docs", "main")
     made.commit("docs alone", docs="More.\n")
     made.checkout("deploy", f"v{RELEASE}")
@@ -86,7 +88,7 @@ def fork(tmp_path: Path) -> TeamFork:
     made.commit("team: a switch", switch="ON = True\n", docs="The switch.\n")
     made.commit("engine: read the switch", engine="\nfrom sglang.srt.team_switch import ON as TEAM_ON\n")
     subprocess.run(["git", "clone", "--quiet", "--bare", str(made.work), str(made.path)], check=True)
-    for number, branch in enumerate(("fix/conn", "fix/engine", "fix/docs"), 1):
+    for number, branch in enumerate(("fix/conn", "fix/server", "fix/docs"), 1):
         made.remote("update-ref", f"refs/pull/{number}/head", f"refs/heads/{branch}")
     return made
 
@@ -137,7 +139,7 @@ def test_an_accumulator_branch_is_adopted(fork: TeamFork, place: Place) -> None:
     assert lint.code == 3, lint.err
     for slug in ("pd-say-who-sends", "pd-louder", "team-a-switch", "engine-read-the-switch"):
         folder = f"tests/regression/{slug.replace('-', '_')}"
-        assert f"patches/{slug}/patch.md:9: kill-switch: it says TODO" in lint.err
+        assert f"patches/{slug}/patch.md:10: kill-switch: it says TODO" in lint.err
         assert f"{folder}:1: guards: test_{slug.replace('-', '_')}.py passes on no tree" in lint.err
 
     merged = place.run("--local", "merge", "--json")

@@ -145,7 +145,7 @@ _HOW = {
 
 def _diffs(store: Repository, head: Sha, upstream: Sequence[str]) -> dict[Sha | None, str]:
     """The patch id of each of its commits, and under None that of the whole, as a squash would have it."""
-    found: dict[Sha | None, str] = {**_patch_ids(store, head, *upstream)}
+    found: dict[Sha | None, str] = dict(_patch_ids(store, head, *upstream).items())
     begin = store.merge_base(upstream[0].removeprefix("^"), head)
     whole = store.patch_id(begin, head) if begin else ""
     return {**found, None: whole} if whole else found
