@@ -126,9 +126,9 @@ def run(
 ) -> Completed:
     """Run ``argv`` to its end and return what it printed.
 
-    ``env`` replaces the whole environment (``None``: inherit it, less the credentials in it). Raises `ProcessFailed` for a non-zero
-    end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, `Stopped` when ``under`` was pulled, and
-    `MachineError` when the program is not there.
+    ``env`` replaces the whole environment (``None``: inherit it, less the credentials in it). Raises
+    `ProcessFailed` for a non-zero end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, `Stopped` when
+    ``under`` was pulled, and `MachineError` when the program is not there.
     """
     stop = under or Stop()
     with ExitStack() as files:
