@@ -90,7 +90,7 @@ def read_survey(
     return Survey(
         repo=repo,
         url=url,
-        default_branch=default_branch or _likely_default(branches),
+        default_branch=default_branch if default_branch in branches else _likely_default(branches),
         branches=branches,
         releases={version: sha for version, sha in peeled.items() if sha},
         pulls=seen,

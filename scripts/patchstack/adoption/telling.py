@@ -21,7 +21,7 @@ class Adoption:
     """All that `init` found, decided and, unless it was a dry run, wrote."""
 
     survey: Survey
-    release: FoundRelease | None
+    release: FoundRelease
     deploy: DeployBranch
     checks: tuple[Check, ...]
     files: tuple[Planned, ...]
@@ -38,9 +38,8 @@ def lines(adoption: Adoption) -> Iterator[str]:
     survey, release, deploy = adoption.survey, adoption.release, adoption.deploy
     branches = _count(len(survey.branches), "branch", "branches")
     yield f"{survey.repo}: {branches}, default {survey.default_branch}; {_pulls(survey)}"
-    if release is not None:
-        yield f"base: {release.base.name}: {'; '.join(release.evidence)}"
-        yield f"its own work begins at {release.begin_name}"
+    yield f"base: {release.base.name}: {'; '.join(release.evidence)}"
+    yield f"its own work begins at {release.begin_name}"
     yield f"deploy branch: {deploy.name}: {deploy.evidence}"
     yield ""
     for check in adoption.checks:
@@ -62,7 +61,7 @@ def _pulls(survey: Survey) -> str:
     return f"open pull requests: {', '.join(parts)}"
 
 
-def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) -> Iterator[str]:
+def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease) -> Iterator[str]:
     beside_what = f"beside {deploy.name} ({beside.deploy[:12]})" if beside.deploy else "(nothing is deployed yet)"
     pulls = sum(pull.tonight == IN for pull in beside.pulls)
     yield (
@@ -75,10 +74,9 @@ def _beside(beside: Beside, deploy: DeployBranch, release: FoundRelease | None) 
     if beside.deploy is None:
         return
     if beside.lost:
-        begin = release.begin_name if release else "BASE"
         yield (
             f"  {_count(len(beside.lost), 'commit')} of {deploy.name} would be lost: tonight has them in no form. Make "
-            f"them patches: patchstack patch import {begin}..{deploy.name}"
+            f"them patches: patchstack patch import {release.begin_name}..{deploy.name}"
         )
         for lost in beside.lost[:LISTED]:
             held_by = f" (in {', '.join(lost.held_by)}, which tonight leaves out)" if lost.held_by else ""

@@ -6,13 +6,14 @@ The fork is read and never changed. Everything is decided before the first file 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.adoption.beside import Beside, set_beside
-from patchstack.adoption.checks import Check, bed_check, branch_checks, github_checks, pulls_check
-from patchstack.adoption.deploy import find_deploy
+from patchstack.adoption.checks import Check, Standing, bed_check, branch_checks, github_checks, pulls_check
+from patchstack.adoption.deploy import DeployBranch, find_deploy
 from patchstack.adoption.files import SERIES, Planned, deploy_text, planned_files
 from patchstack.adoption.release import Compared, FoundRelease, find_release
 from patchstack.adoption.survey import Survey, read_survey
@@ -57,40 +58,21 @@ def adopt(asked: Asked, progress: Progress) -> Adoption:
     `UsageError` names what is in the way there, and what of the fork cannot be told and has to be said. A fork that
     cannot be planned (`Adoption.failure`) has its checks told, and nothing is written.
     """
-    version = _version(asked.base)
     store = Repository.init(State(asked.state_folder.absolute()).store_git)
-    survey, checks, github, facts = _read(asked, store, progress)
-    deploy = find_deploy(store, survey, asked.deploy_branch)
-    tip = deploy.tip or survey.branches[survey.default_branch]
-    release = find_release(
-        store,
-        survey,
-        tip,
-        asked=version,
-        at_hand=releases_in_cache(cache_folder()),
-        compare=lambda one: _compare(store, one, tip, asked.offline, progress),
-    )
-    default_tip = survey.branches[survey.default_branch]
-    holds_patches = store.read_blob(f"{default_tip}:{SERIES}") is not None
-    main = asked.main or (survey.default_branch if holds_patches else OWN_BRANCH)
-    checks = (*checks, *branch_checks(survey, main, holds_patches=holds_patches))
-    checks = (*checks, bed_check(asked.folder, release.base.version))
-    if github is not None and facts is not None:
-        checks = (*checks, *github_checks(github, facts, deploy))
-    text = deploy_text(survey, release.base, main=main, deploy=deploy.name, local=asked.local)
+    seen = look(asked, store, progress)
+    text = deploy_text(seen.survey, seen.release.base, main=seen.main, deploy=seen.deploy.name, local=asked.local)
     files = planned_files(asked.folder, text)
-    found = Adoption(survey, release, deploy, checks, files, None, written=False)
+    found = Adoption(seen.survey, seen.release, seen.deploy, seen.checks, files, None, written=False)
     in_the_way = [file.path for file in files if file.in_the_way]
     if in_the_way and not asked.dry_run:
         raise UsageError(
             f"{asked.folder}: {', '.join(in_the_way)}: there already, and not what would be written; nothing was: "
             "move it away, or name another --folder (--dry-run shows what would be written)"
         )
-    refused = next((check for check in checks if check.name == "pull requests" and check.standing != "ok"), None)
-    if refused is not None:
-        return replace(found, failure=refused.said, exit_code=RemoteError.exit_code)
+    if seen.unlisted is not None:
+        return replace(found, failure=seen.unlisted.said, exit_code=RemoteError.exit_code)
     try:
-        beside = _beside(asked, store, survey, release, deploy.tip, files, progress)
+        beside = _beside(asked, store, seen, files, progress)
     except PatchstackError as error:
         return replace(found, failure=str(error), exit_code=error.exit_code)
     if not asked.dry_run:
@@ -114,6 +96,44 @@ def _version(base: str | None) -> str | None:
 
 
 # --- reading ---
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was read of the fork, and what follows from it."""
+
+    survey: Survey
+    deploy: DeployBranch
+    release: FoundRelease
+    main: str
+    checks: tuple[Check, ...]
+    unlisted: Check | None
+    """Why GitHub does not list the pull requests."""
+
+
+def look(asked: Asked, store: Repository, progress: Progress) -> Seen:
+    """Read the fork into ``store`` and find out what a night must know of it."""
+    version = _version(asked.base)
+    survey, listed, github, facts = _read(asked, store, progress)
+    deploy = find_deploy(store, survey, asked.deploy_branch)
+    default_tip = survey.branches[survey.default_branch]
+    tip = deploy.tip or default_tip
+    release = find_release(
+        store,
+        survey,
+        tip,
+        asked=version,
+        at_hand=releases_in_cache(cache_folder()),
+        compare=lambda one: _compare(store, one, tip, asked.offline, progress),
+    )
+    holds_patches = store.read_blob(f"{default_tip}:{SERIES}") is not None
+    main = asked.main or (survey.default_branch if holds_patches else OWN_BRANCH)
+    checks = [*listed, *branch_checks(survey, main, holds_patches=holds_patches)]
+    checks.append(bed_check(asked.folder, release.base.version))
+    if github is not None and facts is not None:
+        checks += github_checks(github, facts, deploy)
+    unlisted = next((check for check in listed if check.standing is not Standing.OK), None)
+    return Seen(survey, deploy, release, main, tuple(checks), unlisted)
 
 
 def _read(
@@ -166,23 +186,21 @@ def _compare(store: Repository, version: str, tip: Sha, offline: bool, progress:
 def _beside(
     asked: Asked,
     store: Repository,
-    survey: Survey,
-    release: FoundRelease,
-    deploy: Sha | None,
+    seen: Seen,
     files: tuple[Planned, ...],
     progress: Progress,
 ) -> Beside:
     """Compose tonight by the ordinary stages, in a run that nobody keeps, and set it beside ``deploy``."""
     composition = _tonight(asked, files, progress)
-    carried = roots(store, release.base.tree)
+    carried, deploy = roots(store, seen.release.base.tree), seen.deploy.tip
     tonight = restrict(store, composition.tree, carried)
     trees = restrict(store, deploy, carried) if deploy else tonight, tonight
     below = tuple(f"{root}/" for root in carried)
     return set_beside(
         store,
-        survey,
+        seen.survey,
         composition,
-        begin=release.begin,
+        begin=seen.release.begin,
         deploy=deploy,
         trees=trees,
         carried=lambda path: path in carried or path.startswith(below),
@@ -215,8 +233,6 @@ def _tonight(asked: Asked, files: tuple[Planned, ...], progress: Progress) -> Co
 
 
 def _lay_patches(folder: Path, home: Path, files: tuple[Planned, ...]) -> None:
-    import shutil
-
     if (folder / SERIES).is_file():
         shutil.copytree(folder / "patches", home / "patches")
         return

@@ -14,7 +14,7 @@ from patchstack.errors import UsageError
 from patchstack.git import Repository
 from patchstack.model import Composition, GuardReport
 from patchstack.release.ledger import history
-from patchstack.verbs.adopt import Asked, adopt
+from patchstack.verbs.adopt import Asked, Seen, adopt, look
 from patchstack.verbs.author import validate
 from patchstack.verbs.patch_import import import_branch
 from patchstack.verbs.plan import composed
@@ -43,6 +43,11 @@ def asked(bench: ForkBench, **changed: object) -> Asked:
 
 def init(bench: ForkBench, **changed: object) -> Adoption:
     return adopt(asked(bench, **changed), Quiet())
+
+
+def looked(bench: ForkBench, **changed: object) -> Seen:
+    """What `init` finds out, without a plan."""
+    return look(asked(bench, **changed), Repository.init(bench.work / ".patchstack" / "store.git"), Quiet())
 
 
 def work(bench: ForkBench) -> Workplace:
@@ -81,7 +86,6 @@ def test_a_fork_is_read_and_what_tonight_would_lose_is_named(bench: ForkBench) -
     before = bench.refs()
     found = init(bench)
     assert bench.refs() == before
-    assert found.release is not None
     assert found.release.base.name == f"sglang=={RELEASE}"
     assert (found.deploy.name, found.release.begin_name) == ("deploy", f"v{RELEASE}")
     beside = found.beside
@@ -115,7 +119,6 @@ def test_what_is_written_validates_and_names_what_was_found(bench: ForkBench) ->
     assert {"deploy.yaml", "patches/series", ".github/workflows/nightly.yml"} <= set(bench.tree())
     validate(bench.work / "deploy.yaml")
     made = configuration.load(bench.work / "deploy.yaml")
-    assert found.release is not None
     lane = made.lanes["production"]
     assert (made.fork.repo, made.fork.main, made.fork.remote) == ("acme/sglang", "patchstack", str(bench.path))
     assert (lane.branch, lane.upstream.pypi, lane.upstream.tree) == (
@@ -204,19 +207,16 @@ def test_a_squashed_pull_request_is_in_deploy(bench: ForkBench) -> None:
 
 def test_the_release_is_told_by_tag_file_or_files(bench: ForkBench) -> None:
     release("0.5.13", {**SOURCES, LIBS[0]: "LIB = 2\n"})
-    by_tag = init(bench, dry_run=True).release
-    assert by_tag is not None
+    by_tag = looked(bench).release
     assert by_tag.evidence[0] == f"tag v{RELEASE} is in its history"
     bench.git("tag", "-d", f"v{RELEASE}")
-    by_files = init(bench, dry_run=True).release
-    assert by_files is not None
+    by_files = looked(bench).release
     assert (by_files.base.version, by_files.evidence[0]) == (
         RELEASE,
         "of the releases in the cache its files are the nearest",
     )
     bench.commit("deploy", "version", {"python/sglang/version.py": '__version__ = "0.5.13"\n'})
-    by_file = init(bench, dry_run=True).release
-    assert by_file is not None
+    by_file = looked(bench).release
     assert (by_file.base.version, by_file.evidence[0]) == ("0.5.13", "python/sglang/version.py says so")
 
 
@@ -224,8 +224,7 @@ def test_what_the_fork_says_is_held_against_the_files(bench: ForkBench) -> None:
     """A tag of upstream in the history and a version file disagree: the files decide, and it is said."""
     release("0.5.13", {**SOURCES, LIBS[0]: "LIB = 2\n"})
     bench.commit("deploy", "version", {"python/sglang/version.py": '__version__ = "0.5.13"\n'})
-    found = init(bench, dry_run=True).release
-    assert found is not None
+    found = looked(bench).release
     assert found.base.version == RELEASE
     assert found.evidence == (
         f"tag v{RELEASE} is in its history",
@@ -241,12 +240,10 @@ def test_a_release_that_cannot_be_told_must_be_said(bench: ForkBench) -> None:
     with pytest.raises(UsageError, match=rf"cannot be told .* of sglang=={RELEASE} differ.*--base sglang==X"):
         init(bench)
     assert (bench.tree() if bench.work.exists() else {}) == before
-    found = init(bench, base=f"sglang=={RELEASE}", dry_run=True)
-    assert found.release is not None
-    assert found.release.evidence[0] == "it was asked for"
+    assert looked(bench, base=f"sglang=={RELEASE}").release.evidence[0] == "it was asked for"
     for wrong in ("sglang", "sglang>=1", "torch==2.0", "0.5.12"):
         with pytest.raises(UsageError, match="write one exact release"):
-            init(bench, base=wrong)
+            looked(bench, base=wrong)
 
 
 def test_the_deploy_branch_is_guessed_with_its_evidence_or_chosen(bench: ForkBench) -> None:
@@ -254,11 +251,11 @@ def test_the_deploy_branch_is_guessed_with_its_evidence_or_chosen(bench: ForkBen
         "by its name; 6 commits that main has not, the last on "
     )
     bench.git("branch", "production", "main")
-    both = init(bench, dry_run=True).deploy
+    both = looked(bench).deploy
     assert (both.name, "production could be too: --deploy-branch chooses" in both.evidence) == ("deploy", True)
-    assert init(bench, dry_run=True, deploy_branch="production").deploy.name == "production"
+    assert looked(bench, deploy_branch="production").deploy.name == "production"
     with pytest.raises(UsageError, match="--deploy-branch nothing: acme/sglang has no such branch; it has: deploy"):
-        init(bench, deploy_branch="nothing")
+        looked(bench, deploy_branch="nothing")
 
 
 def test_a_fork_without_a_deploy_branch_gets_one_by_its_first_night(bench: ForkBench) -> None:
@@ -299,7 +296,7 @@ def test_a_default_branch_that_holds_patches_is_main(bench: ForkBench) -> None:
 
 def test_a_release_without_a_test_bed_is_told(bench: ForkBench) -> None:
     def bed() -> str:
-        (check,) = (check for check in init(bench, dry_run=True).checks if check.name == "test bed")
+        (check,) = (check for check in looked(bench).checks if check.name == "test bed")
         return f"{check.standing}: {check.said}"
 
     assert bed().startswith(f"missing: {bench.work} is no clone of this project, whose tests/ the nights run")
