@@ -133,7 +133,7 @@ def test_a_required_patch_in_conflict_stops_the_night(fork: Fork) -> None:
         f"the required patch second does not compose on sglang==0.5.12.post1 in {A}: it conflicts with first: "
         "mend it (`patchstack patch edit second FOLDER`), or its place in patches/series"
     )
-    assert stopped.value.exit_code == 4
+    assert (stopped.value.exit_code, stopped.value.patch, stopped.value.files) == (4, "second", (A,))
 
 
 def test_an_optional_patch_in_conflict_is_left_out_with_all_that_stands_on_it(fork: Fork) -> None:

@@ -33,6 +33,7 @@ def refusal(bench: Bench, base: Base) -> list[str]:
     with pytest.raises(CompositionError) as caught:
         build(bench, base)
     assert caught.value.exit_code == 4
+    assert f"`{caught.value.patch}`" in str(caught.value)
     return bench.problems(caught.value)
 
 
