@@ -19,7 +19,7 @@ from tests.support.github_server import Fault, GitHubServer
 from tests.unit.report import fixed_night
 from tests.unit.report.fixed_night import left_out, sha, topic
 
-from patchstack.errors import PatchstackError, UsageError
+from patchstack.errors import CompositionError, PatchstackError, UsageError
 from patchstack.git import EMPTY_TREE, Repository
 from patchstack.github import GitHub, Token
 from patchstack.model import (
@@ -31,6 +31,7 @@ from patchstack.model import (
     Refusal,
     Topic,
 )
+from patchstack.nightly import night
 from patchstack.pack import write_pack
 from patchstack.report.answers import Answers
 from patchstack.report.marker import PullMarker, SignalMarker, pull_of
@@ -514,6 +515,19 @@ def test_issues_that_cannot_be_read_leave_the_comments(desk: Desk) -> None:
     assert first[0] == "comment #1"
     assert first[1].startswith("not written: the issues: ")
     assert desk.issues() == []
+
+
+def test_a_night_that_a_patch_stops_names_it_as_a_value(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CompositionError("it does not apply", patch="zmq-locked-sends", files=("a.py",))
+
+    (desk.folder / "patches").mkdir()
+    (desk.folder / "patches" / "series").write_text("")
+    monkeypatch.setattr("patchstack.nightly.plan", refuse)
+    report = night(replace(desk.work(), local=True))
+
+    assert (report.exit_code, report.refused) == (4, Refusal("zmq-locked-sends", ("a.py",)))
+    assert told(desk.again()) == ["open patch:zmq-locked-sends"]
 
 
 # --- what is answered ---
