@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from patchstack.cli import main_group
 from patchstack.errors import CompositionError, ConfigError, MachineError, UsageError
 from patchstack.model import Composition
 from patchstack.patches.series import read_series
@@ -106,6 +108,22 @@ def test_a_dry_run_says_the_same_and_writes_nothing(bench: ForkBench) -> None:
     said = bring_in(bench, dry_run=True)
     assert bench.tree() == before
     assert bring_in(bench) == said
+
+
+def test_the_command_line_says_what_it_made_and_what_not(bench: ForkBench) -> None:
+    gather(bench)
+    config = str(bench.work / "deploy.yaml")
+    argv = ["--config", config, "--local", "--offline", "patch", "import", f"v{RELEASE}..deploy", "--repo"]
+    done = CliRunner().invoke(main_group, [*argv, str(bench.path), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    begin, *_, new = bench.git("rev-list", "--first-parent", "--reverse", f"v{RELEASE}^..deploy").splitlines()
+    first, *middle, differing, path = done.stdout.splitlines()
+    assert first == f"{begin[:12]}..{new[:12]} on sglang=={RELEASE}: 4 patches would be written"
+    assert [line.split(": ")[0].strip() for line in middle] == ["pd-one", "b-five", "pd-on-one", "new", "not imported"]
+    assert middle[2].endswith("'pd: on one', requires pd-one")
+    assert middle[3] == f"  new: {new[:12]} 'new'; not carried: docs/new.md"
+    assert differing == "the composed stack differs from the branch in 1 path that the release carries:"
+    assert path.startswith("  python/sglang/_version.py: what the branch was cut from")
 
 
 def test_a_second_import_is_refused_and_more_is_added_behind(bench: ForkBench) -> None:
