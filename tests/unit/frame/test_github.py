@@ -339,13 +339,15 @@ def test_no_redirect_is_followed_and_no_token_goes_elsewhere(scripted: Callable[
     assert (len(here.seen), elsewhere.seen) == (1, [])
 
 
-def test_a_next_page_on_another_server_is_an_error(scripted: Callable[..., Scripted]) -> None:
-    elsewhere = scripted()
-    pull = json.dumps([{"url": "x", "number": 1}]).encode()
-    here = scripted(lambda path: (200, {"Link": f'<{elsewhere.url}{path}&page=2>; rel="next"'}, pull))
-    with pytest.raises(RemoteError, match="about the open pull requests of acme/sglang"):
-        GitHub(here.url, Token(CANARY)).open_pulls(REPO)
-    assert elsewhere.seen == []
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "below.127.0.0.1:1", "example.com"])
+def test_a_next_page_on_another_server_is_an_error(scripted: Callable[..., Scripted], host: str) -> None:
+    issue = {"number": 1, "title": "t", "body": "b", "state": "open", "user": {"login": "ann"}, "html_url": "x"}
+    page = json.dumps([issue]).encode()
+    here = scripted(lambda path: (200, {"Link": f'<http://{host}{path}&page=2>; rel="next"'}, page))
+    client = GitHub(here.url, Token(CANARY))
+    with pytest.raises(RemoteError, match=f"about the issues of ann in acme/sglang: .* another server .http://{host}/"):
+        client.issues(REPO, creator="ann")
+    assert len(here.seen) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from tests.unit.builders import TEN, A, Fork, Workshop, edit
 from patchstack.errors import RemoteError
 from patchstack.git import Repository
 from patchstack.model import Sha
-from patchstack.pulls.listing import BRANCHES, HEADS, Missing, read_listing
+from patchstack.pulls.listing import BRANCHES, HEADS, Missing, fetch_exactly, read_listing
 
 
 @pytest.fixture
@@ -153,6 +153,22 @@ def test_a_remote_that_goes_away_while_it_is_read_is_an_error(
     away = MovingRemote(repository, lambda: remote.repository.folder.rename(tmp_path / "elsewhere"))
     with pytest.raises(RemoteError, match=r"remote\.git"):
         read_listing(away, remote.url)
+
+
+def test_a_remote_that_goes_away_while_a_missing_head_is_looked_for_is_an_error(
+    remote: Workshop, repository: Repository, tmp_path: Path
+) -> None:
+    commits = {f"{HEADS}{number}": remote.commit(f"c{number}", {"a": f"{number}"}) for number in (1, 2)}
+    lose_object(remote.repository, commits[f"{HEADS}2"])
+
+    class Leaving(Repository):
+        def fetch(self, url: str, refspecs: Sequence[str]) -> None:
+            if len(refspecs) == 1 and remote.repository.folder.exists():
+                remote.repository.folder.rename(tmp_path / "elsewhere")
+            super().fetch(url, refspecs)
+
+    with pytest.raises(RemoteError, match=r"remote\.git cannot be read"):
+        fetch_exactly(Leaving(repository.folder), remote.url, {}, commits)
 
 
 def test_a_head_that_is_no_commit_is_missing(remote: Workshop, repository: Repository) -> None:
