@@ -52,8 +52,12 @@ class World:
     fork: Fork
     runner: Runner
     spied: Path
-    night: Ran
     before: dict[str, str]
+    """What a night may move, as it was before the shared one."""
+    night: Ran
+    comments: dict[int, list[str]]
+    """What stood below each pull request when that night had ended."""
+    issues: dict[str, tuple[str, str]]
 
 
 def propose_sixteen(hub: GitHubServer, fork: Fork, spied: Path) -> None:
@@ -101,7 +105,8 @@ def world(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         before = fork.refs()
         runner = Runner(hub, fork.repository, folder)
         hub.clock.set("2026-11-21T02:00:00Z")
-        yield World(hub, fork, runner, spied, runner.run("nightly", "schedule"), before)
+        night = runner.run("nightly", "schedule")
+        yield World(hub, fork, runner, spied, before, night, headlines(fork), signals(fork))
 
 
 def packed(ran: Ran, artifact: str, name: str) -> dict[str, Any]:
@@ -114,11 +119,11 @@ def packed(ran: Ran, artifact: str, name: str) -> dict[str, Any]:
     return found
 
 
-def headlines(world: World) -> dict[int, list[str]]:
+def headlines(fork: Fork) -> dict[int, list[str]]:
     """The first line of each comment below each pull request, without addresses."""
     found: dict[int, list[str]] = {}
-    for pull in world.fork.repository.pulls:
-        bodies = [comment.body for comment in world.fork.repository.comments(pull.number)]
+    for pull in fork.repository.pulls:
+        bodies = [comment.body for comment in fork.repository.comments(pull.number)]
         found[pull.number] = [plain(body.split("\n\n")[1]) for body in bodies]
     return found
 
@@ -127,10 +132,10 @@ def plain(text: str) -> str:
     return re.sub(r"\[`([^`]+)`\]\(<[^>]*>\)", r"\1", text)
 
 
-def signals(world: World) -> dict[str, tuple[str, str]]:
+def signals(fork: Fork) -> dict[str, tuple[str, str]]:
     """Each issue by the key in its marker: its state and title."""
     found = {}
-    for issue in world.fork.repository.issues:
+    for issue in fork.repository.issues:
         key = re.search(r"key=(\S+)", issue.body or "")
         assert key is not None
         assert issue.author == "github-actions[bot]"
@@ -148,6 +153,14 @@ def test_every_job_of_the_night_is_green(world: World) -> None:
 
 
 INCLUDED = [SLUG, "#41", "#43", "#46", "#49", "#50", "#51", "#52", "#53", "#54", "#55", "#56"]
+LEFT_OUT = {
+    "#42": ("excluded", "conflict", ["#41"], [CONFLICTING]),
+    "#44": ("dropped", "same diff", ["#43"], []),
+    "#45": ("carried", "contained", ["#46"], []),
+    "#47": ("waiting", "needs admission", [], []),
+    "#48": ("excluded", "touches protected paths", [], [".github/workflows/evil.yml"]),
+}
+"""Outcome, reason, who else, and which files."""
 
 
 def test_the_report_says_what_became_of_each_of_the_sixteen(world: World) -> None:
@@ -155,15 +168,10 @@ def test_the_report_says_what_became_of_each_of_the_sixteen(world: World) -> Non
     assert (report["headline"], report["exit_code"], report["nothing_to_do"]) == ("PASS", 0, False)
     composition = report["composition"]
     assert [topic["name"] for topic in composition["included"]] == INCLUDED
-    assert {
+    left_out = {
         out["name"]: (out["outcome"], out["reason"], out["twins"], out["files"]) for out in composition["left_out"]
-    } == {
-        "#42": ("excluded", "conflict", ["#41"], [CONFLICTING]),
-        "#44": ("dropped", "same diff", ["#43"], []),
-        "#45": ("carried", "contained", ["#46"], []),
-        "#47": ("waiting", "needs admission", [], []),
-        "#48": ("excluded", "touches protected paths", [], [".github/workflows/evil.yml"]),
     }
+    assert left_out == LEFT_OUT
     assert [(asked["repo"], asked["open_pulls"], asked["others"]) for asked in report["asked"]] == [
         ("acme/sglang", 16, 0)
     ]
@@ -172,8 +180,13 @@ def test_the_report_says_what_became_of_each_of_the_sixteen(world: World) -> Non
         ("stable", "INCOMPLETE"),
     ]
     assert [proof["standing"] for proof in report["tests"]["proofs"]] == ["proven"]
-    run_page = world.night.said[("promote", "Judge again, and promote")]
-    assert report["night"] in run_page
+    (pack,) = world.night.artifacts["promoted-1"].iterdir()
+    with tarfile.open(pack) as tar:
+        member = tar.extractfile("report.md")
+        assert member is not None
+        lines = member.read().decode().splitlines()
+    for name, (_, reason, *_) in LEFT_OUT.items():
+        assert [line for line in lines if f"`{name}`" in line and reason in line], name
 
 
 def test_the_deploy_branch_holds_exactly_that(world: World) -> None:
@@ -196,7 +209,7 @@ def test_the_deploy_branch_holds_exactly_that(world: World) -> None:
 
 def test_each_pull_request_is_told_once_what_became_of_it(world: World) -> None:
     taken = ["**In tonight's deploy**."]
-    assert headlines(world) == {
+    assert world.comments == {
         **dict.fromkeys((41, 43, 46, *range(49, 57)), taken),
         42: ["**Left out of the night**: conflict with #41."],
         44: ["**Not taken: its change is there already**: same diff as #43."],
@@ -207,7 +220,7 @@ def test_each_pull_request_is_told_once_what_became_of_it(world: World) -> None:
 
 
 def test_the_conflict_is_an_issue_with_pair_files_and_authors(world: World) -> None:
-    assert signals(world)["conflict:#41:#42"] == ("open", "Lane `production`: `#42` conflicts with `#41`")
+    assert world.issues == {"conflict:#41:#42": ("open", "Lane `production`: `#42` conflicts with `#41`")}
     (issue,) = [one for one in world.fork.repository.issues if "conflict:#41:#42" in (one.body or "")]
     assert all(word in (issue.body or "") for word in ("`#42`", "`#41`", "`carol`", CONFLICTING))
 
@@ -243,11 +256,12 @@ def test_only_jobs_that_ran_no_pull_requests_code_saved_a_cache(world: World) ->
 
 def test_a_listing_that_fails_on_page_two_moves_nothing_and_is_said(world: World) -> None:
     repository = world.fork.repository
-    before, said = world.fork.refs(), headlines(world)
+    before, said = world.fork.refs(), headlines(world.fork)
     many = [repository.open_pull("main", "main", "carol", f"Chore {n}", number=n) for n in range(1001, 1101)]
     world.hub.fail(Fault(path="/repos/acme/sglang/pulls", page=2, status=502, times=10**6))
     asked_before = len(world.hub.requests)
-    red = world.runner.run("nightly", "schedule")
+    by_hand = {"inputs": {"lane": "production", "force": "true"}}
+    red = world.runner.run("nightly", "workflow_dispatch", payload=by_hand)
     world.hub.mend()
     for number in many:
         repository.close(number, by="ann")
@@ -257,17 +271,18 @@ def test_a_listing_that_fails_on_page_two_moves_nothing_and_is_said(world: World
     assert failed
     assert set(failed) == {"2"}
     assert world.fork.refs() == before
-    assert {number: lines for number, lines in headlines(world).items() if number < 1001} == said
-    assert signals(world)["red-night"][0] == "open"
+    assert {number: lines for number, lines in headlines(world.fork).items() if number < 1001} == said
+    assert signals(world.fork)["red-night"][0] == "open"
     report = packed(red, "night-1", "report.json")
     assert (report["exit_code"], report["composition"], report["promotion"]) == (8, None, None)
 
-    green = world.runner.run("nightly", "schedule")
+    by_hand["inputs"]["force"] = "false"
+    green = world.runner.run("nightly", "workflow_dispatch", payload=by_hand)
     assert (green.code, green.exits) == (0, {}), green.why
     assert green.jobs == {"compose": "success", "answer": "success"}  # settled: nothing to test, nothing to promote
     assert world.fork.refs() == before
-    assert headlines(world) == {**said, **{number: [] for number in many}}
-    assert signals(world)["red-night"][0] == "closed"
+    assert headlines(world.fork) == {**said, **{number: [] for number in many}}
+    assert signals(world.fork)["red-night"][0] == "closed"
 
 
 # --- when a job may not do what it is for ---
@@ -304,13 +319,13 @@ def test_the_watchdog_says_when_no_night_ran_and_when_one_did_again(world: World
     world.hub.clock.set("2026-11-25T14:30:00Z")
     late = world.runner.run("watchdog", "schedule")
     assert late.exits == {("watch", "Was there a night?"): 6}, late.why
-    assert signals(world)["overdue"][0] == "open"
+    assert signals(world.fork)["overdue"][0] == "open"
     again = world.runner.run("watchdog", "schedule")
     assert again.exits == late.exits
-    assert len([key for key in signals(world) if key == "overdue"]) == 1
+    assert len([key for key in signals(world.fork) if key == "overdue"]) == 1
 
     night = world.runner.run("nightly", "schedule")
     assert (night.code, night.exits) == (0, {}), night.why
     calm = world.runner.run("watchdog", "schedule")
     assert (calm.code, calm.exits) == (0, {}), calm.why
-    assert signals(world)["overdue"][0] == "closed"
+    assert signals(world.fork)["overdue"][0] == "closed"
