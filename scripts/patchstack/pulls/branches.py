@@ -88,13 +88,14 @@ def _deployed(store: Repository, tips: Mapping[str, Sha], known: Iterable[Sha]) 
     for branch, tip in tips.items():
         reachable = set(store.commits(tip, *without))
         line = _rows(store, "--first-parent", tip, *without)
-        seconds = [row.parents[1] for row in line if row.ours and len(row.parents) > 1 and row.parents[1] in reachable]
+        # Where a night has no more than the stack, its octopus is that of stack/LANE: published, and still a night's.
+        seconds = [row.parents[1] for row in line if row.ours and len(row.parents) > 1]
         tree_of = {row.commit: row.tree for row in _rows(store, "--no-walk", *seconds)} if seconds else {}
-        nights = [len(row.parents) > 1 and tree_of.get(row.parents[1]) == row.tree for row in line]
+        nights = [row.ours and len(row.parents) > 1 and tree_of.get(row.parents[1]) == row.tree for row in line]
         oldest = max((rank for rank, night in enumerate(nights) if night), default=-1)
         for rank, row in enumerate(line[: oldest + 1]):
             found[row.commit] = rank, branch
-            if nights[rank]:
+            if nights[rank] and row.parents[1] in reachable:
                 found.setdefault(row.parents[1], (len(line) + rank, branch))
     return found
 

@@ -182,6 +182,17 @@ def test_cut_from_deploy_is_refused_with_the_command_that_mends_it(
     assert night.files == {A: edit(edit(TEN, 1, "first"), 9, "one"), B: edit(TEN, 1, "b")}
 
 
+def test_cut_from_a_night_of_the_stack_alone_it_is_refused_as_well(fork: Fork) -> None:
+    """The first night has no pull requests: what it composed is the very commit that stack/production holds."""
+    fork.patch("first", {A: edit(TEN, 1, "first")})
+    octopus = fork.compose().composition.commit
+    assert fork.publish_stack() == octopus
+    night = fork.deploy(octopus)
+    fork.pull(2, fork.commit("one", {A: edit(edit(TEN, 1, "first"), 9, "one")}, night))
+
+    assert fork.night().left_out == ["#2 excluded: contains a deploy commit"]
+
+
 def test_a_branch_that_merged_deploy_is_refused_too(fork: Fork) -> None:
     fork.pull(1, fork.commit("one", {A: edit(TEN, 9, "one")}, fork.base.commit))
     night = fork.deploy(fork.compose().composition.commit)
