@@ -37,7 +37,7 @@ class Desk:
     def review(self, number: int) -> Ran:
         pull = self.fork.repository.pull(number)
         head = {"sha": pull.head, "ref": pull.head_ref, "repo": {"full_name": pull.head_repo}}
-        event = {"number": number, "pull_request": {"number": number, "head": head, "base": {"ref": "main"}}}
+        event = {"number": number, "pull_request": {"number": number, "head": head, "base": {"ref": pull.base_ref}}}
         return self.runner.run("patch-pr", "pull_request", payload=event, ref=self.fork.merge_ref(number))
 
     def comment(self, reviewed: Ran, number: int) -> Ran:
@@ -137,3 +137,11 @@ def test_the_reviewing_job_holds_no_token(desk: Desk) -> None:
         ("POST", "/_runner/job"),
         *(("POST", f"/repos/{NAME}/issues/{number}/comments") for number in (5, 6)),
     }
+
+
+def test_a_pull_request_into_another_branch_is_no_patch(desk: Desk) -> None:
+    desk.fork.repository.push("base/production", desk.fork.tip("main"), by="ann")
+    sha = desk.fork.commit("main", {"b.txt": "b\n"}, "A candidate")
+    desk.fork.repository.push("work-11", sha, by="ann")
+    desk.fork.repository.open_pull("work-11", "base/production", "ann", number=11)
+    assert (desk.review(11).code, desk.review(11).jobs) == (0, {})

@@ -78,11 +78,20 @@ def scripts() -> Iterator[tuple[str, str]]:
 def test_what_starts_each_workflow() -> None:
     nightly = workflow("nightly")["on"]
     assert {path.stem: read(path)["on"] for path in WORKFLOWS} == {
-        "ci": {"push": {"branches": ["main"]}, "pull_request": {"branches": ["main"]}},
+        "ci": {"push": None, "pull_request": None},
         "nightly": {"schedule": nightly["schedule"], "workflow_dispatch": nightly["workflow_dispatch"]},
         "patch-comment": {"workflow_run": {"workflows": ["patch-pr"], "types": ["completed"]}},
-        "patch-pr": {"pull_request": {"branches": ["main"]}},
+        "patch-pr": {"pull_request": None},
         "watchdog": {"schedule": [{"cron": "30 14 * * *"}], "workflow_dispatch": None},
+    }
+
+
+def test_a_pull_request_counts_where_it_goes_into_the_default_branch() -> None:
+    """By a condition, for a fork may call that branch otherwise; schedules run there alone."""
+    into = {job.id: job.body["if"] for job in jobs() if "pull_request" in workflow(job.workflow)["on"]}
+    assert into == {
+        ("ci", "test"): "(github.base_ref || github.ref_name) == github.event.repository.default_branch",
+        ("patch-pr", "review"): "github.base_ref == github.event.repository.default_branch",
     }
 
 
