@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ class ReviewDesk:
         """A verb, as it is typed in the folder."""
         program = "import sys; from patchstack.cli import main; sys.argv[0] = 'patchstack'; main()"
         return subprocess.run(
-            ["python", "-c", program, "--state", str(self.state), "--offline", *argv],
+            [sys.executable, "-c", program, "--state", str(self.state), "--offline", *argv],
             cwd=self.folder,
             env={**os.environ, **more_env},
             capture_output=True,
