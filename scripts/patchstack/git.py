@@ -41,6 +41,8 @@ _LOCAL_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
+    # https://git-scm.com/docs/git-replace: a ref that shows another object in the place of the one that was named.
+    "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_AUTHOR_NAME": NAME,
     "GIT_AUTHOR_EMAIL": EMAIL,
     "GIT_COMMITTER_NAME": NAME,
@@ -355,13 +357,12 @@ class Repository:
 
     def changes(self, old: str, new: str) -> tuple[Change, ...]:
         """Every path that differs between two trees or commits, in path order."""
-        out = self.run("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", "--no-abbrev", old, new)
-        fields = out.split("\0")
-        found = []
-        for meta, path in zip(fields[0::2], fields[1::2], strict=False):
-            old_mode, new_mode, old_blob, new_blob, status = meta.lstrip(":").split()
-            found.append(Change(path, status, old_mode, new_mode, Sha(old_blob), Sha(new_blob)))
-        return tuple(found)
+        return _changes(self.run("diff-tree", *RAW_DIFF, old, new))
+
+    def changes_on_the_way(self, old: str, new: str) -> tuple[Change, ...]:
+        """What each commit of ``new`` that ``old`` lacks changes against its first parent, one after the other."""
+        walk = ("--no-show-signature", "--format=", "--diff-merges=first-parent", new, f"^{old}")
+        return _changes(self.run("log", *RAW_DIFF, *walk, "--"))
 
     def diff(self, old: str, new: str, *paths: str) -> bytes:
         """The canonical diff of two trees or commits, the same whatever the user's configuration."""
@@ -449,6 +450,10 @@ class Repository:
         if header.refs != dict(refs):
             other = sorted({*header.refs.items()} ^ {*refs.items()})
             raise UsageError(f"{file.name} does not hold the commits that are named beside it: {other[0][0]}")
+        # Both sides can come from one hand, and in a fetch `name:ref` would make that ref, `refs/replace/…` too.
+        odd = next((name for name in refs if self.attempt("check-ref-format", name).returncode != 0), None)
+        if odd is not None:
+            raise UsageError(f"{file.name} names a commit {odd[:80]!r}, which is no name of a ref")
         # Without a target a ref is fetched all the same, and checked for whether all that it reaches is there.
         argv = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         answer = self.attempt(*argv, "--", str(file), *refs)
@@ -488,6 +493,7 @@ def read_bundle_header(file: Path) -> BundleHeader:
     raise UsageError(f"{file.name} is no git bundle of version 2")
 
 
+RAW_DIFF = ("-r", "-z", "--raw", "--no-renames", "--full-index", "--no-abbrev")
 CANONICAL_DIFF = (
     "--full-index",
     "--binary",
@@ -501,6 +507,15 @@ CANONICAL_DIFF = (
     "--no-textconv",
     "--no-indent-heuristic",
 )
+
+
+def _changes(raw: str) -> tuple[Change, ...]:
+    found = []
+    fields = raw.split("\0")
+    for meta, path in zip(fields[0::2], fields[1::2], strict=False):
+        old_mode, new_mode, old_blob, new_blob, status = meta.lstrip(":").split()
+        found.append(Change(path, status, old_mode, new_mode, Sha(old_blob), Sha(new_blob)))
+    return tuple(found)
 
 
 class _TemporaryIndex:
@@ -541,8 +556,8 @@ def _c_quoted(path: str) -> str:
 
 
 def without_secret(url: str) -> str:
-    """A URL without user and password."""
-    return re.sub(r"^([a-z+]+://)[^/@]*@", r"\1", url)
+    """A URL without user and password; like git it takes all up to the last ``@`` before the path for these."""
+    return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/]*@", r"\1", url)
 
 
 def readable(text: str) -> str:

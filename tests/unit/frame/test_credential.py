@@ -18,7 +18,7 @@ from tests.support.github_server import GitHubServer
 from patchstack import credential, process
 from patchstack.credential import credential_for
 from patchstack.errors import MachineError, RemoteError
-from patchstack.git import EMPTY_TREE, Repository
+from patchstack.git import EMPTY_TREE, Repository, without_secret
 from patchstack.model import Sha
 
 CANARY = "ghs_canary0123456789"
@@ -67,6 +67,21 @@ def test_only_the_server_that_github_is_asked_at_is_shown_it(
 ) -> None:
     monkeypatch.setenv("GITHUB_SERVER_URL", server)
     assert (credential_for(url) is not None) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://me:pw@example.com/a@b.git", "https://example.com/a@b.git"),
+        ("https://me:p@w@example.com/a.git", "https://example.com/a.git"),
+        ("HTTPS://me:pw@example.com/a.git", "HTTPS://example.com/a.git"),
+        ("ssh://git@example.com/a.git", "ssh://example.com/a.git"),
+        ("https://example.com/@/a.git", "https://example.com/@/a.git"),
+        ("/a/folder@home", "/a/folder@home"),
+    ],
+)
+def test_a_url_is_told_without_user_and_password(url: str, told: str) -> None:
+    assert without_secret(url) == told
 
 
 def test_without_a_token_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,6 +315,31 @@ def test_a_bundle_holds_what_the_composition_names_and_nothing_else(
     assert there.store.has(composition.commit)
 
 
+def test_a_bundle_makes_no_ref_whatever_its_commits_are_called(here: Machine, there: Machine, tmp_path: Path) -> None:
+    composition = here.compose()
+    base, (patch,) = composition.base.commit, composition.included
+    evil = replace(patch.mutants[0], name=f"m:refs/replace/{base}")
+    refs = commits_of(replace(composition, included=(replace(patch, mutants=(*patch.mutants, evil)),)))
+    (odd,) = (name for name in refs if ":" in name)
+    file = tmp_path / BUNDLE
+    here.store.write_bundle(file, {name: sha for name, sha in refs.items() if name != odd})
+    header, _, objects = file.read_bytes().partition(b"\n\n")
+    file.write_bytes(header + f"\n{refs[odd]} {odd}\n\n".encode() + objects)
+    assert read_bundle_header(file).refs == refs
+
+    with pytest.raises(UsageError, match=r"objects.bundle names a commit 'refs/patchstack/pack/mutants/fix/m:refs/"):
+        there.store.fetch_bundle(file, refs)
+
+    assert there.store.refs() == {}
+
+
+def test_nothing_stands_in_the_place_of_an_object_that_was_named(here: Machine) -> None:
+    composition = here.compose()
+    base = composition.base.commit
+    here.store.set_refs({f"refs/replace/{base}": composition.commit})
+    assert here.store.show(base, "%s") == "base"
+
+
 def bundle(machine: Machine, file: Path, *revisions: str) -> bytes:
     """A bundle as git makes it, of refs of the store."""
     machine.store.run("bundle", "create", "--quiet", str(file), *revisions)
