@@ -61,7 +61,7 @@ def decide(
     claims = list(approvals(facts.reviews))
     why = ""
     if has_label(pull, label):
-        labelled = labelled_head(facts, label)
+        labelled = labelled_head(pull, facts, label)
         if isinstance(labelled, Admitted):
             claims.append(labelled)
         else:
@@ -89,13 +89,15 @@ def approvals(reviews: Sequence[Review]) -> tuple[Admitted, ...]:
     return tuple(Admitted(review.commit, review.author, review.at) for review in standing)
 
 
-def labelled_head(facts: Facts, label: str) -> Admitted | NotAdmitted:
+def labelled_head(pull: OpenPull, facts: Facts, label: str) -> Admitted | NotAdmitted:
     """What the label that is on now was put on."""
     events = [event for event in facts.labels or () if same_name(event.label, label)]
     if not events or not events[-1].added:
         return NotAdmitted(f"nobody is known to have put the label {label} on it")
     event = events[-1]
-    head = head_before(facts.pushes or (), event.at)
+    # GitHub may be late to tell of pushes: a story that does not come to the head may lack what the label was put on.
+    pushes = facts.pushes or ()
+    head = head_before(pushes, event.at) if any(push.after == pull.head for push in pushes) else None
     if head is None:
         return NotAdmitted(
             f"what the label {label} was put on at {event.at} is not known, for GitHub does not tell when its branch "

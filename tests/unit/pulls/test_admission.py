@@ -128,6 +128,13 @@ def test_when_nobody_tells_of_pushes_a_label_admits_nothing(told: tuple[Push, ..
     assert admitted(Facts((), (label(6),), told)) == unknown(6)
 
 
+def test_pushes_that_do_not_come_to_the_head_may_lack_what_the_label_was_put_on() -> None:
+    assert admitted(Facts((), (label(6),), pushes((1, OLD)))) == unknown(6)
+    assert admitted(Facts((), (label(6),), (*pushes((1, OLD), (3, NEW)),))) == "new by ann"
+    after_the_listing = pushes((1, OLD), (3, NEW), (8, MIDDLE))
+    assert admitted(Facts((), (label(2),), after_the_listing)) == "old by ann"
+
+
 def test_a_label_and_an_approval() -> None:
     both = Facts((review(4, "max", MIDDLE),), (label(2),), STORY)
     assert admitted(both) == "middle by max"
