@@ -173,9 +173,11 @@ class Runner:
 class Refused(RemoteError):
     """GitHub answered, and not with what was asked for; ``status`` is that of HTTP."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, *, limited: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.limited = limited
+        """A rate limit, and not a permission, is in the way."""
 
 
 _Found = TypeVar("_Found")
@@ -303,7 +305,7 @@ class GitHub:
         try:
             return self._ask("who the token belongs to", lambda: str(self._github.get_user().login))
         except Refused as error:
-            if error.status == 403:
+            if error.status == 403 and not error.limited:
                 return ACTIONS_LOGIN
             raise
 
@@ -478,7 +480,7 @@ class GitHub:
         elif 300 <= status < 400:
             fix = "a repository that was renamed must be written by its new name"
         said = self.token.out_of(_text(message)) or "nothing said"
-        return Refused(f"{self.url} answered {status} about {what}: {said}; {fix}", status)
+        return Refused(f"{self.url} answered {status} about {what}: {said}; {fix}", status, limited=limited)
 
 
 def connect() -> GitHub:

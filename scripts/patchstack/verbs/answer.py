@@ -283,7 +283,7 @@ class _Desk:
 
 
 def _why(error: RemoteError, needs: str) -> str:
-    forbidden = isinstance(error, Refused) and error.status == 403
+    forbidden = isinstance(error, Refused) and error.status == 403 and not error.limited
     return needs_permission(str(error), needs) if forbidden else str(error)
 
 

@@ -472,6 +472,12 @@ def test_many_failures_end_the_patience_too(scripted: Callable[..., Scripted], s
     assert slept == [80, 160]
 
 
+def test_a_token_whose_rate_is_used_up_is_not_taken_for_a_workflow_s(scene: Scene) -> None:
+    scene.hub.fail(Fault(path="/user", status=403, message="Slow down", retry_after=3600))
+    with pytest.raises(Refused, match="its rate is used up"):
+        scene.client().viewer()
+
+
 # --- the token ---
 
 
