@@ -35,6 +35,8 @@ Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9
 Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:-?[A-Za-z0-9])*$")]
 Pattern = Annotated[str, Field(min_length=1, description="As in a shell: `fix/*`; * crosses slashes")]
 
+WORKFLOWS = ".github/"
+"""What GitHub runs by itself; no candidate may bring it, whatever deploy.yaml protects."""
 NIGHTLY = "nightly"
 """The channel that moves the deploy branch."""
 
@@ -154,10 +156,17 @@ class Pulls(_Part):
     admit: Admission = Admission()
     skip: tuple[Skip, ...] = ()
     protected: tuple[str, ...] = Field(
-        default=(".github/", ".gitattributes", ".gitmodules"),
+        default=(WORKFLOWS, ".gitattributes", ".gitmodules"),
         min_length=1,
-        description="Paths that no candidate may touch; a name with a final slash is a folder, at any depth",
+        description="Paths that no candidate may touch, .github/ always among them; a name with a final slash is a "
+        "folder, at any depth",
     )
+
+    @field_validator("protected")
+    @classmethod
+    def _no_workflow_on_deploy(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        # GitHub runs what it finds there, with a token of the fork.
+        return tuple(dict.fromkeys((WORKFLOWS, *paths)))
 
     @model_validator(mode="after")
     def _one_kind_of_source(self) -> Pulls:

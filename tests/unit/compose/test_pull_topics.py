@@ -234,6 +234,22 @@ def test_a_base_that_holds_its_build_files_takes_their_changes(tmp_path: Path) -
     assert night.files == {A: TEN, "python/pyproject.toml": "[q]\n", "test/t.py": "u\n"}
 
 
+@pytest.mark.parametrize("by_merge", [False, True])
+def test_what_is_refused_is_in_no_history_either(fork: Fork, by_merge: bool) -> None:
+    planted = {".github/workflows/w.yml": "on: push\n", A: edit(TEN, 1, "one")}
+    other = fork.commit("other", {B: edit(TEN, 1, "other")}, fork.base.commit)
+    before = fork.commit("plain", {A: edit(TEN, 1, "one")}, fork.base.commit)
+    with_it = fork.commit("planted", planted, *((before, other) if by_merge else (fork.base.commit,)))
+    fork.pull(1, fork.commit("taken back", {".github": None}, with_it))
+
+    (topic,) = fork.candidates().topics
+    night = fork.night()
+
+    assert night.included == ["#1 (base/production, replayed on 0.5.12.post1)"]
+    assert night.files[A] == edit(TEN, 1, "one")
+    assert with_it not in fork.store.commits(topic.commit)
+
+
 def test_a_submodule_is_refused(fork: Fork) -> None:
     fork.pull(1, fork.commit("one", {"python/sglang/m": Submodule(fork.base.commit)}, fork.base.commit))
     assert fork.night().left_out == ["#1 excluded: touches protected paths in python/sglang/m"]

@@ -211,6 +211,19 @@ def test_a_skip_is_of_one_repository_or_of_whichever_has_the_number(tmp_path: Pa
     assert entry.name_in("acme/sglang") == name
 
 
+@pytest.mark.parametrize(
+    ("written", "protected"),
+    [
+        ("{}", (".github/", ".gitattributes", ".gitmodules")),
+        ("{protected: [Dockerfile]}", (".github/", "Dockerfile")),
+        ("{protected: [Dockerfile, .github/]}", (".github/", "Dockerfile")),
+    ],
+)
+def test_workflows_are_protected_whatever_else_is(tmp_path: Path, written: str, protected: tuple[str, ...]) -> None:
+    (tmp_path / "deploy.yaml").write_text(f"{GOOD}pulls: {written}\n")
+    assert config.load(tmp_path / "deploy.yaml").pulls.protected == protected
+
+
 def test_the_fork_has_pull_requests_also_where_github_is_not_asked(tmp_path: Path) -> None:
     own = "{repo: acme/sglang, into: [base/production, stack/production]}"
     team = "{repo: sgl-project/sglang, into: [main], heads: [acme]}"
