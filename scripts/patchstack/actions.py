@@ -7,7 +7,10 @@ where none is named, nothing is written.
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 OUTPUT, SUMMARY = "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"
@@ -16,6 +19,19 @@ SUMMARY_BYTES = 1 << 20
 
 _FENCE = "```"
 _ROOM_BYTES = 200
+
+
+def take_no_commands() -> None:
+    """Have the runner take nothing of what this step prints for a command to itself.
+
+    It takes lines that begin with ``::``, and whatever stands behind ``##[``: a title that is shown could end the
+    step's outputs, mask words in the log or write annotations. Only who knows the word could take this back.
+    https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
+    """
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        with suppress(OSError):
+            sys.stderr.write(f"::stop-commands::{secrets.token_hex(16)}\n")
+            sys.stderr.flush()
 
 
 def write_outputs(values: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from patchstack import __version__
+from patchstack.actions import take_no_commands
 from patchstack.commands.answer import answer
 from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
@@ -329,6 +330,7 @@ def main() -> NoReturn:
     """Run a verb; the only place where an exception becomes a message and an exit code."""
     speak_plainly()
     try:
+        take_no_commands()
         # A stop by the system ends the children and the run's report as Ctrl-C does.
         for stop in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(stop) is signal.SIG_DFL:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from patchstack.actions import SUMMARY_BYTES, cut, write_outputs, write_summary
+from patchstack.actions import SUMMARY_BYTES, cut, take_no_commands, write_outputs, write_summary
 
 
 def test_outputs_and_summary_are_added_where_the_runner_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +22,20 @@ def test_outputs_and_summary_are_added_where_the_runner_says(tmp_path: Path, mon
     assert summary.read_text() == "# Night\nmore\n"
     with pytest.raises(ValueError, match="several lines"):
         write_outputs({"run": "a\nsettled=true"})
+
+
+def test_what_a_workflow_s_step_prints_is_no_command_to_its_runner(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    take_no_commands()
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    take_no_commands()
+    take_no_commands()
+    out, err = capfd.readouterr()
+    first, second = err.splitlines()
+    assert (out, first != second) == ("", True)
+    assert all(re.fullmatch("::stop-commands::[0-9a-f]{32}", line) for line in (first, second))
 
 
 def test_elsewhere_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

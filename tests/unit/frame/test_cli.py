@@ -48,6 +48,13 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+def test_in_a_workflow_nothing_that_a_verb_prints_is_a_command(folder: Path) -> None:
+    done = shell("patchstack --lane '::add-mask::a' status", folder, GITHUB_ACTIONS="true")
+    first, *said = done.stderr.splitlines()
+    assert first.startswith("::stop-commands::")
+    assert [line[:11] for line in said] == ["patchstack:"]
+
+
 def test_a_place_of_any_name_and_from_anywhere(folder: Path) -> None:
     elsewhere = "patchstack --config './a place\nwith →/deploy.yaml' status"
     done = shell(f"patchstack status --json && cd .. && {elsewhere}", folder)
