@@ -129,7 +129,7 @@ def test_an_artifact_that_is_no_verdict_is_not_posted(desk: Desk) -> None:
     assert desk.said(10) == []
 
 
-def test_the_reviewing_job_holds_no_token(desk: Desk) -> None:
+def test_the_reviewing_job_can_only_read(desk: Desk) -> None:
     """All that it asked GitHub for, whatever the pull request changed: its job, and the commits of the fork."""
     asked = [one for one in desk.hub.requests if one.login and not one.path.startswith(f"/{NAME}.git/")]
     reading = {(one.method, one.path) for one in asked if one.method != "GET"}

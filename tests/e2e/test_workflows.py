@@ -329,3 +329,24 @@ def test_the_watchdog_says_when_no_night_ran_and_when_one_did_again(world: World
     calm = world.runner.run("watchdog", "schedule")
     assert (calm.code, calm.exits) == (0, {}), calm.why
     assert signals(world.fork)["overdue"][0] == "closed"
+
+
+# --- when a pull request breaks a guard ---
+
+
+def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world: World) -> None:
+    path = f"{SRT}/distributed/device_communicators/mooncake_transfer_engine.py"
+    broken = world.fork.read(BASE_BRANCH, path) + '\nimport os as _os\n\n_os.environ["MC_FORCE_TCP"] = "1"\n'
+    sha = world.fork.commit(BASE_BRANCH, {path: broken}, "TCP alone")
+    world.fork.propose("work-2001", sha, into=BASE_BRANCH, number=2001, title="TCP alone", author="carol")
+    world.fork.repository.label(2001, "deploy", by="ann")
+    before = world.fork.refs()
+    red = world.runner.run("nightly", "schedule")
+    assert red.exits == {("test", "Run the guards"): 1, ("promote", "Judge again, and promote"): 1}, red.why
+    assert red.jobs == {"compose": "success", "test": "failure", "promote": "failure", "answer": "success"}
+    assert world.fork.refs() == before
+    report = packed(red, "promoted-1", "report.json")
+    assert (report["exit_code"], report["headline"], report["promotion"]) == (1, "FAIL", None)
+    assert "#2001" in {topic["name"] for topic in report["composition"]["included"]}
+    assert signals(world.fork)["red-night"][0] == "open"
+    assert len(headlines(world.fork)[2001]) == 1
