@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from patchstack.errors import EXIT_CODES
-from patchstack.model import Composition, LedgerLine, LeftOut, NightReport, Reason, Sha, Status, Topic
+from patchstack.model import Composition, LeftOut, NightReport, Reason, Sha, Status, Topic
 from patchstack.report import words
 from patchstack.report.fit import cut, fitted
 from patchstack.report.markdown import inline
@@ -19,6 +18,7 @@ from patchstack.report.marker import SignalMarker
 from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section
 from patchstack.report.place import Place
 from patchstack.report.sections import not_green
+from patchstack.report.status import SignView, StatusView
 
 CONFLICT, PATCH = "conflict", "patch"
 """What the key of a signal of one topic or pair begins with."""
@@ -241,28 +241,6 @@ def no_night(lane: str, url: str) -> Signal:
         return _page(lead, (Section(WHAT_TO_DO, items=items),))
 
     return Signal(NO_NIGHT, inline(title), fitted(SignalMarker(lane, NO_NIGHT), page))
-
-
-class SignView(Protocol):
-    @property
-    def what(self) -> str: ...
-    @property
-    def night(self) -> str: ...
-    @property
-    def at(self) -> str: ...
-
-
-class StatusView(Protocol):
-    """The release stage's `StatusReport`, as far as it is told here."""
-
-    @property
-    def lane(self) -> str: ...
-    @property
-    def branch(self) -> str: ...
-    @property
-    def night(self) -> LedgerLine | None: ...
-    @property
-    def newest(self) -> SignView | None: ...
 
 
 def overdue(status: StatusView, place: Place) -> Signal:

@@ -13,6 +13,7 @@ from patchstack.model import Composition, GuardReport, MergePlan, NightReport, P
 from patchstack.report import pages, words
 from patchstack.report.inert import visible
 from patchstack.report.page import Badge, Block, Line, Link, Page, Prose, Quoted, Section, Table
+from patchstack.report.status import StatusView, status_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,8 +67,8 @@ def render_promotion(promotion: Promotion, dry_run: bool) -> str:
     return page_text(pages.promotion_page(promotion, dry_run))
 
 
-def render_status(status: pages.StatusView) -> str:
-    return page_text(pages.status_page(status))
+def render_status(status: StatusView) -> str:
+    return page_text(status_page(status))
 
 
 def page_text(page: Page) -> str:
