@@ -24,6 +24,7 @@ from patchstack.pulls.discover import Discovered, discover
 FORK, UPSTREAM = "acme/sglang", "sgl-project/sglang"
 OWN = GitHubSource(repo=FORK, into=("base/production", "stack/production"))
 TEAM = GitHubSource(repo=UPSTREAM, into=("main",), heads=("acme",))
+WAITS = "waiting: needs admission"
 PERMISSIONS = {"contents": "read", "pull-requests": "read"}
 
 

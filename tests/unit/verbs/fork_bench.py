@@ -20,12 +20,26 @@ from tests.unit.upstream.conftest import FILE, _write_wheel
 from patchstack.store import cache_folder
 from patchstack.upstream.releases import _parsed, _record_path
 from patchstack.upstream.wheel import sha256_of
+from patchstack.workplace import Workplace, open_workplace
 
 RELEASE = "0.5.12.post1"
 A, B, NEW = "python/sglang/a.py", "python/sglang/b.py", "python/sglang/new.py"
 TEN = "".join(f"line {number}\n" for number in range(1, 11))
 LIBS = tuple(f"python/sglang/lib/{name}.py" for name in "stuvwxyz")
 SOURCES = {A: TEN, B: TEN, **dict.fromkeys(LIBS, "LIB = 1\n")}
+TWO_LANES = """\
+schema: 1
+fork: {repo: acme/sglang}
+lanes:
+  production:
+    upstream: {pypi: sglang==0.5.12.post1}
+    branch: deploy
+  edge:
+    upstream: {pypi: sglang==0.5.23}
+    branch: deploy-edge
+channels:
+  nightly: {needs: [cpu]}
+"""
 GUARD = "import pytest\n\n\ndef test_it() -> None:\n    pytest.fail('not asked here')\n"
 
 
@@ -35,6 +49,21 @@ class Quiet:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         yield
+
+
+def workplace(
+    folder: Path, *, lane: str | None = None, remote: str | None = None, local: bool = False, state: str = ".patchstack"
+) -> Workplace:
+    """The workplace of the deploy.yaml in ``folder``, its state beside it."""
+    return open_workplace(
+        config_path=folder / "deploy.yaml",
+        state_folder=folder / state,
+        lane=lane,
+        remote=remote,
+        local=local,
+        offline=True,
+        progress=Quiet(),
+    )
 
 
 def release(version: str = RELEASE, sources: Mapping[str, str] = SOURCES) -> None:

@@ -26,7 +26,7 @@ from patchstack.git import Repository
 from patchstack.model import Base, Sha
 from patchstack.verbs import author
 from patchstack.verbs.review import review
-from patchstack.verdict import PatchVerdict, encode, read
+from patchstack.verdict import PatchVerdict, Stack, encode, read
 from patchstack.workplace import Workplace, open_workplace
 
 TEN = "".join(f"line_{number} = {number}\n" for number in range(1, 11))
@@ -187,3 +187,9 @@ class ReviewDesk:
             text=True,
             check=False,
         )
+
+
+def stack_of(found: PatchVerdict, lane: str = "production") -> Stack:
+    (stack,) = [review.after for review in found.lanes if review.lane == lane]
+    assert stack is not None
+    return stack

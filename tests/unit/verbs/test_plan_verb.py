@@ -10,7 +10,7 @@ import pytest
 from tests.support.github_server import Fault, GitHubServer
 from tests.support.github_server import Repository as Hosted
 from tests.unit.builders import TEN, A, B, C, Content, Workshop, edit, tell
-from tests.unit.verbs.fork_bench import Quiet, release
+from tests.unit.verbs.fork_bench import release, workplace
 
 from patchstack.errors import RemoteError, UsageError
 from patchstack.git import Repository
@@ -21,7 +21,7 @@ from patchstack.store import Run, now_utc
 from patchstack.verbs.author import base_of
 from patchstack.verbs.plan import merge, plan, stack_of
 from patchstack.verbs.remote import list_remote, open_remote
-from patchstack.workplace import Workplace, open_workplace
+from patchstack.workplace import Workplace
 
 FORK, UPSTREAM = "acme/sglang", "sgl-project/sglang"
 OWN = "{repo: acme/sglang, into: [base/production, stack/production]}"
@@ -71,15 +71,7 @@ class Desk:
 
     def work(self, *, local: bool = False, remote: str | None = None) -> Workplace:
         (self.folder / "deploy.yaml").write_text(CONFIG.replace("SOURCES", self.sources).replace("SKIP", self.skip))
-        return open_workplace(
-            config_path=self.folder / "deploy.yaml",
-            state_folder=self.folder / ".patchstack",
-            lane=None,
-            remote=remote,
-            local=local,
-            offline=True,
-            progress=Quiet(),
-        )
+        return workplace(self.folder, remote=remote, local=local)
 
     def plan(self, work: Workplace | None = None) -> tuple[MergePlan, Run]:
         place = work or self.work()
@@ -338,15 +330,7 @@ def test_which_remote(
     for fork in ("{repo: acme/sglang}", "{repo: acme/sglang, remote: 'https://named/y.git'}"):
         text = CONFIG.replace("SOURCES", sources).replace("SKIP", "").replace("{repo: acme/sglang}", fork, 1)
         (tmp_path / "deploy.yaml").write_text(text)
-        work = open_workplace(
-            config_path=tmp_path / "deploy.yaml",
-            state_folder=tmp_path / "state",
-            lane=None,
-            remote=remote,
-            local=local,
-            offline=True,
-            progress=Quiet(),
-        )
+        work = workplace(tmp_path, remote=remote, local=local, state="state")
         named = "named" in fork and remote is None
         url = "https://named/y.git" if named else expected
         assert (work.remote, work.embedded) == (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tests.unit.verbs.fork_bench import TWO_LANES, workplace
 
 from patchstack.errors import GateFailed, Incomplete, PatchstackError, RemoteError, UsageError
 from patchstack.git import EMPTY_TREE, Repository
@@ -36,29 +35,7 @@ from patchstack.verbs.plan import composed, merge, planned
 from patchstack.verbs.promote import promote, status
 from patchstack.verbs.remote import open_remote
 from patchstack.verbs.test import gate
-from patchstack.workplace import Workplace, open_workplace
-
-CONFIG = """\
-schema: 1
-fork: {repo: acme/sglang}
-lanes:
-  production:
-    upstream: {pypi: sglang==0.5.12.post1}
-    branch: deploy
-  edge:
-    upstream: {pypi: sglang==0.5.23}
-    branch: deploy-edge
-channels:
-  nightly: {needs: [cpu]}
-"""
-
-
-class Quiet:
-    def __call__(self, message: str, /) -> None: ...
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield
+from patchstack.workplace import Workplace
 
 
 @dataclass
@@ -70,16 +47,8 @@ class Desk:
 
     def work(self, *, lane: str | None = None, remote: str | None = None, state: str = ".patchstack") -> Workplace:
         if not (self.folder / "deploy.yaml").is_file():
-            (self.folder / "deploy.yaml").write_text(CONFIG)
-        return open_workplace(
-            config_path=self.folder / "deploy.yaml",
-            state_folder=self.folder / state,
-            lane=lane,
-            remote=remote,
-            local=True,
-            offline=True,
-            progress=Quiet(),
-        )
+            (self.folder / "deploy.yaml").write_text(TWO_LANES)
+        return workplace(self.folder, lane=lane, remote=remote, local=True, state=state)
 
     def compose(self, fix: str = "a", *left_out: LeftOut) -> Composition:
         store = self.work().store()
@@ -170,7 +139,7 @@ def test_a_verdict_from_another_run_or_by_hand_is_none(desk: Desk) -> None:
 
 def test_a_verdict_holds_for_the_needs_that_it_was_made_for(desk: Desk) -> None:
     run = desk.run(desk.compose())
-    (desk.folder / "deploy.yaml").write_text(CONFIG.replace("needs: [cpu]", "needs: [cpu, 1-gpu]"))
+    (desk.folder / "deploy.yaml").write_text(TWO_LANES.replace("needs: [cpu]", "needs: [cpu, 1-gpu]"))
     desk.refused(run, UsageError, "deploy.yaml as they are now")
     gate(desk.work(), run, run.read(Composition), run.read(GuardReport))
     desk.refused(run, Incomplete, "it needs 1-gpu, which did not run")
@@ -232,7 +201,7 @@ def test_a_relative_remote_is_where_it_was_written(desk: Desk, monkeypatch: pyte
     assert desk.work(remote="fork.git").remote == str(desk.folder / "fork.git")
     for url in ("https://example.com/x.git", "git@example.com:x.git", "ssh://h/x", "file:///x", "/x"):
         assert desk.work(remote=url).remote == url
-    (desk.folder / "deploy.yaml").write_text(CONFIG.replace("acme/sglang}", "acme/sglang, remote: ../fork.git}"))
+    (desk.folder / "deploy.yaml").write_text(TWO_LANES.replace("acme/sglang}", "acme/sglang, remote: ../fork.git}"))
     monkeypatch.chdir("/")
     assert desk.work().remote == str(desk.folder / ".." / "fork.git")
     for bad in ("", " ", "-x"):
@@ -241,6 +210,6 @@ def test_a_relative_remote_is_where_it_was_written(desk: Desk, monkeypatch: pyte
 
 
 def test_several_lanes_without_production_must_be_chosen_from(desk: Desk) -> None:
-    (desk.folder / "deploy.yaml").write_text(CONFIG.replace("production:", "stable:"))
+    (desk.folder / "deploy.yaml").write_text(TWO_LANES.replace("production:", "stable:"))
     with pytest.raises(UsageError, match=r"choose one: --lane stable\|edge"):
         desk.work()
