@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.verbs.test_promote_verb import Quiet
+from tests.unit.verbs.fork_bench import Quiet
 
 from patchstack.git import EMPTY_TREE
 from patchstack.model import Mutant, Sha

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.patches.stack_bench import Bench
-from tests.unit.verbs.test_promote_verb import Quiet
+from tests.unit.verbs.fork_bench import Quiet
 
 from patchstack.compose.compose import compose
 from patchstack.errors import UsageError
