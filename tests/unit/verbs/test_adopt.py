@@ -20,9 +20,9 @@ from patchstack.verbs.patch_import import import_branch
 from patchstack.verbs.plan import composed
 from patchstack.verbs.promote import promote
 from patchstack.verbs.test import gate
-from patchstack.workplace import Workplace, open_workplace
+from patchstack.workplace import Workplace
 
-from .fork_bench import LIBS, NEW, RELEASE, SOURCES, TEN, A, B, ForkBench, Quiet, edit, release
+from .fork_bench import LIBS, NEW, RELEASE, SOURCES, TEN, A, B, ForkBench, Quiet, edit, release, workplace
 from .test_promote_verb import report_on
 
 
@@ -51,15 +51,7 @@ def looked(bench: ForkBench, **changed: object) -> Seen:
 
 
 def work(bench: ForkBench) -> Workplace:
-    return open_workplace(
-        config_path=bench.work / "deploy.yaml",
-        state_folder=bench.work / ".patchstack",
-        lane=None,
-        remote=None,
-        local=True,
-        offline=True,
-        progress=Quiet(),
-    )
+    return workplace(bench.work, local=True)
 
 
 @pytest.fixture

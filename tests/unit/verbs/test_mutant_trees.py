@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.verbs.fork_bench import Quiet
+from tests.unit.verbs.fork_bench import workplace
 
 from patchstack.git import EMPTY_TREE
 from patchstack.model import Mutant, Sha
@@ -14,7 +14,7 @@ from patchstack.regress.execute import Tree
 from patchstack.regress.steps import Subject
 from patchstack.verbs import trees
 from patchstack.verbs.trees import MutantTrees, sweep_mutants
-from patchstack.workplace import Workplace, open_workplace
+from patchstack.workplace import Workplace
 
 CONFIG = """\
 schema: 1
@@ -29,15 +29,7 @@ channels:
 @pytest.fixture
 def work(tmp_path: Path) -> Workplace:
     (tmp_path / "deploy.yaml").write_text(CONFIG)
-    return open_workplace(
-        config_path=tmp_path / "deploy.yaml",
-        state_folder=tmp_path / ".patchstack",
-        lane=None,
-        remote=None,
-        local=True,
-        offline=True,
-        progress=Quiet(),
-    )
+    return workplace(tmp_path, local=True)
 
 
 def tree(work: Workplace, text: str) -> Sha:

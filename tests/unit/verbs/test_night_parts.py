@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.unit.frame.test_pack import report_of
-from tests.unit.verbs.test_handed import report_on
 from tests.unit.verbs.fork_bench import Quiet
+from tests.unit.verbs.test_handed import report_on
 from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
 
 from patchstack import nightly

@@ -15,9 +15,9 @@ from patchstack.verbs import patch_import as verb
 from patchstack.verbs.author import validate
 from patchstack.verbs.patch_import import BranchImport, import_branch
 from patchstack.verbs.plan import composed
-from patchstack.workplace import Workplace, open_workplace
+from patchstack.workplace import Workplace
 
-from .fork_bench import NEW, RELEASE, SOURCES, TEN, A, B, ForkBench, Quiet, edit, release
+from .fork_bench import NEW, RELEASE, SOURCES, TEN, A, B, ForkBench, edit, release, workplace
 
 CONFIG = f"""\
 schema: 1
@@ -43,15 +43,7 @@ def bench(tmp_path: Path) -> ForkBench:
 
 
 def work(bench: ForkBench) -> Workplace:
-    return open_workplace(
-        config_path=bench.work / "deploy.yaml",
-        state_folder=bench.work / ".patchstack",
-        lane=None,
-        remote=None,
-        local=True,
-        offline=True,
-        progress=Quiet(),
-    )
+    return workplace(bench.work, local=True)
 
 
 def bring_in(bench: ForkBench, revisions: str = f"v{RELEASE}..deploy", *, dry_run: bool = False) -> BranchImport:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.patches.stack_bench import Bench
-from tests.unit.verbs.fork_bench import Quiet
+from tests.unit.verbs.fork_bench import workplace
 
 from patchstack.compose.compose import compose
 from patchstack.errors import UsageError
@@ -17,7 +17,7 @@ from patchstack.patches.topics import build_topics
 from patchstack.regress.ground import Ground
 from patchstack.regress.suites import BED_SUITE
 from patchstack.verbs.selection import Selection, grounds_of, groups_of, select
-from patchstack.workplace import Workplace, open_workplace
+from patchstack.workplace import Workplace
 
 CONFIG = """\
 schema: 1
@@ -53,15 +53,7 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     (tmp_path / "deploy.yaml").write_text(CONFIG)
-    work = open_workplace(
-        config_path=tmp_path / "deploy.yaml",
-        state_folder=tmp_path / ".patchstack",
-        lane=None,
-        remote=None,
-        local=True,
-        offline=True,
-        progress=Quiet(),
-    )
+    work = workplace(tmp_path, local=True)
     bench = Bench(work.store(), tmp_path)
     base = bench.release("1.0", {"base": ""})
     commits = {}
