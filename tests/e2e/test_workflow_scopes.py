@@ -25,7 +25,8 @@ MAY = {
     ("nightly", "answer"): {**NOTHING, "comment": True, "issue": True, "change": True},
     ("patch-comment", "comment"): {**NOTHING, "comment": True, "change": True},
     ("patch-pr", "review"): NOTHING,
-    ("watchdog", "watch"): {**NOTHING, "issue": True},
+    ("watchdog", "watch"): NOTHING,
+    ("watchdog", "say"): {**NOTHING, "issue": True},
 }
 
 

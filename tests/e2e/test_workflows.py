@@ -248,7 +248,7 @@ def test_no_token_is_in_a_log_or_an_artifact(world: World) -> None:
 def test_only_jobs_that_ran_no_pull_requests_code_saved_a_cache(world: World) -> None:
     saved = [json.loads(path.read_text()) for path in (world.runner.folder / "shelf" / "caches").glob("*/cache.json")]
     assert saved
-    assert {one["job"] for one in saved} <= {"compose", "answer"}
+    assert {one["job"] for one in saved} == {"compose"}
 
 
 # --- when GitHub fails ---
@@ -320,14 +320,16 @@ def test_the_watchdog_says_when_no_night_ran_and_when_one_did_again(world: World
     late = world.runner.run("watchdog", "schedule")
     assert late.exits == {("watch", "Was there a night?"): 6}, late.why
     assert signals(world.fork)["overdue"][0] == "open"
+    assert late.jobs == {"watch": "failure", "say": "success"}
     again = world.runner.run("watchdog", "schedule")
     assert again.exits == late.exits
     assert len([key for key in signals(world.fork) if key == "overdue"]) == 1
 
     night = world.runner.run("nightly", "schedule")
     assert (night.code, night.exits) == (0, {}), night.why
+    assert signals(world.fork)["overdue"][0] == "closed"
     calm = world.runner.run("watchdog", "schedule")
-    assert (calm.code, calm.exits) == (0, {}), calm.why
+    assert (calm.code, calm.exits, calm.jobs) == (0, {}, {"watch": "success"}), calm.why
     assert signals(world.fork)["overdue"][0] == "closed"
 
 
