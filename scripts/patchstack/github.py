@@ -13,7 +13,7 @@ import base64
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from patchstack import __version__
 from patchstack.errors import RemoteError, UsageError
 from patchstack.model import Sha
+from patchstack.paging import PAGE, read_overlapping
 
 if TYPE_CHECKING:
     import github
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
 API = "https://api.github.com"
 SERVER = "https://github.com"
-PAGE = 100
 TOKEN_VARIABLES = ("PATCHSTACK_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
 ACTIONS_LOGIN = "github-actions[bot]"
 """Who writes with a workflow's own token; such a token may not ask for its login."""
+RESTARTS = 2
+"""How often a listing that moves while it is read is begun again."""
 COMMENT_LIMIT = 65_536
 """Characters that GitHub takes in a comment or in an issue's body."""
 
@@ -124,6 +126,16 @@ class LabelEvent:
 
 
 @dataclass(frozen=True)
+class Events:
+    """What happened to a pull request, as far as it matters to who admitted it; each oldest first."""
+
+    labels: tuple[LabelEvent, ...] = ()
+    """Each time that a label was put on it or taken off."""
+    retargeted: tuple[str, ...] = ()
+    """Each time that it was given another target, by a person or because GitHub deleted the branch."""
+
+
+@dataclass(frozen=True)
 class Push:
     """One push to a branch, as the repository's activity shows it."""
 
@@ -181,12 +193,14 @@ class Refused(RemoteError):
 
 
 _Found = TypeVar("_Found")
+_RETARGETED = frozenset({"base_ref_changed", "automatic_base_change_succeeded"})
+_LISTED = frozenset({"number", "user", "draft", "labels", "head", "base", "state", "merged_at", "updated_at"})
 
 
 class GitHub:
     """One GitHub, asked with one token. Repositories are ``owner/name``; every method may raise `RemoteError`.
 
-    What a method costs is said in requests; where pages are named, a page holds 100, and an empty listing is one.
+    What a method costs is said in requests; where pages are named, a page holds `PAGE`, and an empty listing is one.
     """
 
     def __init__(self, url: str, token: Token) -> None:
@@ -238,19 +252,20 @@ class GitHub:
     # --- pull requests ---
 
     def open_pulls(self, repo: str, *, into: str | None = None) -> tuple[OpenPull, ...]:
-        """Every open pull request, oldest first; ``into``: only those into that branch. As many as there are pages.
+        """Every open pull request, oldest first; ``into``: only those into that branch. `pages_of` requests.
 
-        A failure on any page is the failure of all. One that is closed meanwhile can shift another from a page
-        that is still to come onto one that was read: who misses one must ask for it (`pull`).
+        A failure on any page is the failure of all. None that stays open is missed: where one that closed moved
+        another out of the pages (`paging.py`) it is begun again, `RESTARTS` times, and then fails. One that is
+        opened or reopened meanwhile may be in it or not.
         """
-        wanted = {} if into is None else {"base": into}
-
-        def ask() -> tuple[OpenPull, ...]:
-            pages = self._repo(repo).get_pulls(state="open", sort="created", direction="asc", **wanted)
-            # One that is opened meanwhile can shift another onto both pages.
-            return tuple({pull.number: pull for pull in map(_pull, pages)}.values())
-
-        return self._ask(f"the open pull requests of {repo}", ask, list)
+        wanted = {"state": "open", "sort": "created", "direction": "asc", **({} if into is None else {"base": into})}
+        what = f"the open pull requests of {repo}"
+        for _ in range(1 + RESTARTS):
+            found = self._ask(what, lambda: self._listed(f"/repos/{repo}/pulls", wanted), list)
+            if found is not None:
+                return found
+        meanwhile = f"so many closed while they were read that some may be missed, {1 + RESTARTS} times in a row"
+        raise RemoteError(f"{self.url} lists {what}, and {meanwhile}; run again when fewer are closed at a time")
 
     def pull(self, repo: str, number: int) -> OpenPull:
         """One pull request, open or not. One request."""
@@ -267,14 +282,20 @@ class GitHub:
 
         return self._ask(f"the reviews of {repo}#{number}", ask, list)
 
-    def label_events(self, repo: str, number: int) -> tuple[LabelEvent, ...]:
-        """Each time that a label was put on it or taken off, oldest first. As many as its events have pages."""
+    def events(self, repo: str, number: int) -> Events:
+        """When it was labelled, and when it was given another target. As many as its events have pages.
 
-        def ask() -> tuple[LabelEvent, ...]:
-            events = self._issue(repo, number).get_events()
-            return tuple(_label_event(event) for event in events if event.event in {"labeled", "unlabeled"})
+        https://docs.github.com/en/rest/using-the-rest-api/issue-event-types
+        """
 
-        return self._ask(f"the labels of {repo}#{number}", ask, list)
+        def ask() -> Events:
+            every = tuple(self._issue(repo, number).get_events())
+            return Events(
+                tuple(_label_event(event) for event in every if event.event in {"labeled", "unlabeled"}),
+                tuple(event.created_at.isoformat() for event in every if event.event in _RETARGETED),
+            )
+
+        return self._ask(f"what happened to {repo}#{number}", ask, list)
 
     def pushes(self, repo: str, branch: str) -> tuple[Push, ...] | None:
         """The newest pushes to a branch (at most 100), newest first; None when the token may not see them.
@@ -418,6 +439,20 @@ class GitHub:
         return self._ask(f"the runners of {repo}", ask)
 
     # --- inside ---
+
+    def _listed(self, path: str, wanted: Mapping[str, str]) -> tuple[OpenPull, ...] | None:
+        """The pull requests on all pages; None if they moved so that one may be missing."""
+        from github.PullRequest import PullRequest as LazyPull
+
+        def ask(number: int, size: int) -> tuple[list[OpenPull], bool]:
+            asked = {**wanted, "per_page": str(size), **({"page": str(number)} if number > 1 else {})}
+            headers, rows = self._github.requester.requestJsonAndCheck("GET", path, parameters=asked)
+            if any(not row.keys() >= _LISTED for row in rows):  # PyGithub takes what is missing for None
+                raise ValueError("a pull request without some of what a listing holds")
+            pulls = [_pull(LazyPull(self._github.requester, headers, row, completed=True)) for row in rows]
+            return pulls, 'rel="next"' in str(headers.get("link", ""))
+
+        return read_overlapping(ask, lambda pull: pull.number)
 
     def _repo(self, repo: str) -> github.Repository.Repository:
         return self._github.get_repo(repo)  # lazy: it is not asked for itself

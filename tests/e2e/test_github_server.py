@@ -98,7 +98,7 @@ def drive(hub: GitHubServer) -> None:
     for number in [pull.number for pull in hub.repository(FORK).pulls]:
         client.pull(FORK, number)
         client.reviews(FORK, number)
-        client.label_events(FORK, number)
+        client.events(FORK, number)
         client.comments(FORK, number)
     client.open_pulls(FORK)
     client.open_pulls(FORK, into="main")

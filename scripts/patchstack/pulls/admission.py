@@ -2,7 +2,7 @@
 
 An admission is for the commit that its giver could see: a review names it; a label does not, so it counts
 for what had been pushed before the second in which it was put on. What was pushed later waits for an
-admission of its own.
+admission of its own. And it is for the branch that the pull request was into then: another target ends it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from patchstack.github import PAGE, LabelEvent, OpenPull, Push, Review
+from patchstack.github import Events, OpenPull, Push, Review
 from patchstack.model import Sha
+from patchstack.paging import PAGE
 from patchstack.pulls.targets import has_label, same_name
 
 
@@ -22,14 +23,10 @@ class Facts:
 
     reviews: tuple[Review, ...]
     """Oldest first."""
-    labels: tuple[LabelEvent, ...] | None = None
-    """Oldest first; None: not asked."""
+    events: Events | None = None
+    """None: not asked. Then nothing is admitted."""
     pushes: tuple[Push, ...] | None = None
     """To its branch, newest first; None: not asked, or nobody tells."""
-
-    @property
-    def has_all(self) -> bool:
-        return self.labels is not None and self.pushes is not None
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class NotAdmitted:
 
 def approval_of_head(pull: OpenPull, facts: Facts, can_write: Callable[[str], bool]) -> Admitted | None:
     """An approval of the newest head: with one, nothing else need be asked."""
-    of_head = (claim for claim in approvals(facts.reviews) if claim.head == pull.head)
+    of_head = [claim for claim in approvals(facts.reviews) if claim.head == pull.head and is_standing(claim, facts)]
     return next((claim for claim in of_head if can_write(claim.by)), None)
 
 
@@ -66,6 +63,8 @@ def decide(
             claims.append(labelled)
         else:
             why = labelled.why
+    has_ended = any(not is_standing(claim, facts) for claim in claims)
+    claims = [claim for claim in claims if is_standing(claim, facts)]
     claims.sort(key=lambda claim: (claim.head == pull.head, datetime.fromisoformat(claim.at)), reverse=True)
     for claim in claims:
         if can_write(claim.by):
@@ -73,6 +72,10 @@ def decide(
     if not why and claims:
         why = f"{claims[0].by or 'an account that is gone'} admitted it, and has no write access to {fork}"
     way = f"somebody with write access to {fork} must approve it, or put the label {label} on it"
+    if not why and has_ended and facts.events is not None:
+        since = max(facts.events.retargeted, key=datetime.fromisoformat)
+        why = f"it was admitted, and at {since} retargeted: an admission is for the branch that it was into then"
+        way += " again"
     return NotAdmitted(f"{why}; {way}" if why else way)
 
 
@@ -89,9 +92,20 @@ def approvals(reviews: Sequence[Review]) -> tuple[Admitted, ...]:
     return tuple(Admitted(review.commit, review.author, review.at) for review in standing)
 
 
+def is_standing(claim: Admitted, facts: Facts) -> bool:
+    """Whether the pull request is known to have had its target when the admission was given.
+
+    GitHub's times are whole seconds: another target in that very second may have come after.
+    """
+    if facts.events is None:
+        return False
+    return all(datetime.fromisoformat(at) < datetime.fromisoformat(claim.at) for at in facts.events.retargeted)
+
+
 def labelled_head(pull: OpenPull, facts: Facts, label: str) -> Admitted | NotAdmitted:
     """What the label that is on now was put on."""
-    events = [event for event in facts.labels or () if same_name(event.label, label)]
+    told = facts.events.labels if facts.events else ()
+    events = [event for event in told if same_name(event.label, label)]
     if not events or not events[-1].added:
         return NotAdmitted(f"nobody is known to have put the label {label} on it")
     event = events[-1]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patchstack.github import GitHub, OpenPull
 from patchstack.model import Asked, LeftOut, Outcome, Reason, Sha
-from patchstack.pulls.admission import Admitted, Facts, NotAdmitted, approval_of_head, decide
+from patchstack.pulls.admission import Admitted, Facts, NotAdmitted, approval_of_head, approvals, decide
 from patchstack.pulls.gone import find_gone, unlisted
 from patchstack.pulls.memo import Memory
 from patchstack.pulls.targets import Chosen, Fate, Rules, choose, has_label, leave_out
@@ -80,12 +80,16 @@ class Clerk:
         return Taken(rules, chosen, decided.head, decided.by)
 
     def _admission(self, repo: str, pull: OpenPull) -> Admitted | NotAdmitted:
-        """One request for its reviews and, where they do not settle it, two for its label; none if it is remembered."""
+        """One request for its reviews, one for its events where somebody may have admitted it, and one for the
+        pushes where only its label can have done so; none if it is remembered.
+        """
         facts = self.memory.recall(repo, pull) or Facts(self.github.reviews(repo, pull.number))
+        labelled = has_label(pull, self.admit_label)
+        if facts.events is None and (labelled or approvals(facts.reviews)):
+            facts = replace(facts, events=self.github.events(repo, pull.number))
         approved = approval_of_head(pull, facts, self._can_write)
-        if approved is None and has_label(pull, self.admit_label) and not facts.has_all:
-            events = self.github.label_events(repo, pull.number) if facts.labels is None else facts.labels
-            facts = Facts(facts.reviews, events, self.github.pushes(pull.head_repo, pull.head_ref))
+        if approved is None and labelled and facts.pushes is None:
+            facts = replace(facts, pushes=self.github.pushes(pull.head_repo, pull.head_ref))
         self.memory.learn(repo, pull, facts)
         return approved or decide(pull, facts, label=self.admit_label, fork=self.fork, can_write=self._can_write)
 

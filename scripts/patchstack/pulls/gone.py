@@ -16,7 +16,7 @@ def find_gone(
 ) -> tuple[tuple[OpenPull, ...], tuple[LeftOut, ...]]:
     """Those of ``previous`` that slipped through the listing and are open, and those that are gone; one call each.
 
-    A pull request slips through when another is closed between two pages.
+    A pull request slips through when it is opened again while the pages are read.
     """
     known = {pull.number for pull in listed}
     slipped: list[OpenPull] = []

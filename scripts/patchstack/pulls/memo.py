@@ -53,7 +53,7 @@ class Memory:
         GitHub may be late to tell of a push: only pushes that end at the head are the whole story.
         """
         if facts.pushes is not None and (not facts.pushes or facts.pushes[0].after != pull.head):
-            facts = Facts(facts.reviews, facts.labels)
+            facts = Facts(facts.reviews, facts.events)
         self._learnt[_key(repo, pull)] = Entry(_key(repo, pull), pull, facts)
 
     def write(self, *, finished: bool) -> None:

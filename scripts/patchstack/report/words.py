@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patchstack.errors import EXIT_CODES
-from patchstack.github import PAGE
 from patchstack.model import (
     Asked,
     Base,
@@ -24,6 +23,7 @@ from patchstack.model import (
     TreeRun,
     Verdict,
 )
+from patchstack.paging import pages_of
 from patchstack.report.page import Badge, Line, Part, Prose, Quoted
 
 INCLUDED = "Included"
@@ -247,8 +247,8 @@ def asked_of(item: Asked) -> Line:
 
 
 def _pages(item: Asked) -> int:
-    """What it takes to list them; a repository without any has one empty page."""
-    return max(1, -(-item.open_pulls // PAGE))
+    """What it takes to list them, if none closes meanwhile."""
+    return pages_of(item.open_pulls)
 
 
 # --- tests and verdicts ---

@@ -160,12 +160,12 @@ class Repository:
             self.pull(number).draft = draft
             self._happened(number, "convert_to_draft" if draft else "ready_for_review", by)
 
-    def retarget(self, number: int, into: str, by: str) -> None:
-        """Another base branch."""
+    def retarget(self, number: int, into: str, by: str, *, automatic: bool = False) -> None:
+        """Another base branch; ``automatic``: because the one that it had was merged and deleted."""
         with self.hub.lock:
             pull = self.pull(number)
             pull.base_ref, pull.base = into, self.branches[into]
-            self._happened(number, "base_ref_changed", by)
+            self._happened(number, "automatic_base_change_succeeded" if automatic else "base_ref_changed", by)
 
     def review(self, number: int, by: str, state: str = "APPROVED", commit: str | None = None, body: str = "") -> int:
         """Review its head, or ``commit``; ``DISMISSED`` turns the person's last one into that.

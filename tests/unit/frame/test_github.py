@@ -20,7 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from patchstack import patience
 from patchstack.errors import RemoteError, UsageError
-from patchstack.github import ACTIONS_LOGIN, GitHub, LabelEvent, OpenPull, Push, Refused, Review, Token, connect
+from patchstack.github import ACTIONS_LOGIN, Events, GitHub, LabelEvent, OpenPull, Push, Refused, Review, Token, connect
 from patchstack.patience import PATIENCE_S, Patience, Purse
 
 REPO = "acme/sglang"
@@ -70,8 +70,9 @@ def spent(scene: Scene, client: GitHub, ask: Callable[[], object]) -> tuple[obje
 # --- what it costs ---
 
 
-@pytest.mark.parametrize(("count", "pages"), [(0, 1), (1, 1), (100, 1), (101, 2), (250, 3)])
+@pytest.mark.parametrize(("count", "pages"), [(0, 1), (1, 1), (100, 1), (101, 2), (198, 2), (199, 3), (250, 3)])
 def test_a_listing_costs_as_many_requests_as_it_has_pages(scene: Scene, count: int, pages: int) -> None:
+    """The first page is read whole, and GitHub says with it whether there is another: 100 are one page."""
     scene.open_pulls(count)
     client = scene.client(pull_requests="read")
 
@@ -86,6 +87,7 @@ def test_each_question_costs_one_request(scene: Scene) -> None:
     scene.fork.unlabel(1, "deploy", "ann")
     scene.fork.review(1, "ann")
     scene.fork.comment(1, "hello", "bob")
+    scene.fork.retarget(1, "main", "bob")
     issue = scene.fork.open_issue("red night", "since today", ACTIONS_LOGIN)
     client = scene.client(pull_requests="read", issues="write", contents="read")
     head = scene.fork.branches["topic/2"]
@@ -93,7 +95,7 @@ def test_each_question_costs_one_request(scene: Scene) -> None:
     questions: Mapping[str, Callable[[], object]] = {
         "pull": lambda: client.pull(REPO, 1),
         "reviews": lambda: client.reviews(REPO, 1),
-        "label_events": lambda: client.label_events(REPO, 1),
+        "events": lambda: client.events(REPO, 1),
         "pushes": lambda: client.pushes(REPO, "topic/2"),
         "can_write": lambda: [client.can_write(REPO, "ann")],
         "cannot_write": lambda: [client.can_write(REPO, "bob")],
@@ -112,10 +114,12 @@ def test_each_question_costs_one_request(scene: Scene) -> None:
     at = "2026-11-01T00:{:02d}:00+00:00".format
     assert {name: found for name, (found, _) in answers.items()} == {
         "pull": OpenPull(
-            1, "title of 1", "bob", False, (), head, "topic/2", REPO, "acme", "main", at(8), url, "open", False
+            1, "title of 1", "bob", False, (), head, "topic/2", REPO, "acme", "main", at(9), url, "open", False
         ),
         "reviews": (Review("ann", "APPROVED", head, at(7)),),
-        "label_events": (LabelEvent("deploy", True, "ann", at(5)), LabelEvent("deploy", False, "ann", at(6))),
+        "events": Events(
+            (LabelEvent("deploy", True, "ann", at(5)), LabelEvent("deploy", False, "ann", at(6))), (at(9),)
+        ),
         "pushes": (Push("0" * 40, head, at(2)),),
         "can_write": [True],
         "cannot_write": [False],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from patchstack.github import PAGE, LabelEvent, OpenPull, Push, Review
+from patchstack.github import Events, LabelEvent, OpenPull, Push, Review
 from patchstack.model import Sha
-from patchstack.pulls.admission import Admitted, Facts, NotAdmitted, decide, head_before
+from patchstack.paging import PAGE
+from patchstack.pulls.admission import Admitted, Facts, NotAdmitted, approval_of_head, decide, head_before
 
 OLD, MIDDLE, NEW, ZERO = (Sha(letter * 40) for letter in "abc0")
 NAMES = {OLD: "old", MIDDLE: "middle", NEW: "new", ZERO: "zero"}
@@ -34,9 +36,18 @@ def pushes(*rows: tuple[int, Sha]) -> tuple[Push, ...]:
     return tuple(reversed([Push(old, sha, at(minute)) for old, (minute, sha) in zip(before, rows, strict=False)]))
 
 
-def admitted(facts: Facts, pull: OpenPull = PULL) -> str:
+def facts(
+    reviews: Sequence[Review] = (),
+    labels: Sequence[LabelEvent] = (),
+    told: tuple[Push, ...] | None = None,
+    retargeted: Sequence[str] = (),
+) -> Facts:
+    return Facts(tuple(reviews), Events(tuple(labels), tuple(retargeted)), told)
+
+
+def admitted(known: Facts, pull: OpenPull = PULL) -> str:
     """Which head, and by whom; or why none."""
-    found = decide(pull, facts, label="deploy", fork="acme/sglang", can_write=WRITERS.__contains__)
+    found = decide(pull, known, label="deploy", fork="acme/sglang", can_write=WRITERS.__contains__)
     return f"{NAMES[found.head]} by {found.by}" if isinstance(found, Admitted) else found.why
 
 
@@ -74,7 +85,7 @@ STORY = pushes((1, OLD), (3, MIDDLE), (5, NEW))
     ],
 )
 def test_an_approval_is_for_the_commit_that_was_reviewed(reviews: list[Review], expected: str) -> None:
-    assert admitted(Facts(tuple(reviews)), UNLABELLED) == expected
+    assert admitted(facts(reviews), UNLABELLED) == expected
 
 
 # --- by label ---
@@ -85,7 +96,7 @@ def test_an_approval_is_for_the_commit_that_was_reviewed(reviews: list[Review], 
     [(2, "old by ann"), (4, "middle by ann"), (6, "new by ann")],
 )
 def test_a_label_is_for_what_had_been_pushed_by_then(minute: int, expected: str) -> None:
-    assert admitted(Facts((), (label(minute),), STORY)) == expected
+    assert admitted(facts((), (label(minute),), STORY)) == expected
 
 
 def unknown(minute: int) -> str:
@@ -116,31 +127,31 @@ NOBODY = f"nobody is known to have put the label deploy on it; {WAY}"
     ],
 )
 def test_the_last_time_that_it_was_put_on_counts(events: list[LabelEvent], expected: str) -> None:
-    assert admitted(Facts((), tuple(events), STORY)) == expected
+    assert admitted(facts((), events, STORY)) == expected
 
 
 def test_a_label_that_is_not_on_any_more_counts_for_nothing() -> None:
-    assert admitted(Facts((), (label(6),), STORY), UNLABELLED) == WAY
+    assert admitted(facts((), (label(6),), STORY), UNLABELLED) == WAY
 
 
 @pytest.mark.parametrize("told", [None, ()])
 def test_when_nobody_tells_of_pushes_a_label_admits_nothing(told: tuple[Push, ...] | None) -> None:
-    assert admitted(Facts((), (label(6),), told)) == unknown(6)
+    assert admitted(facts((), (label(6),), told)) == unknown(6)
 
 
 def test_pushes_that_do_not_come_to_the_head_may_lack_what_the_label_was_put_on() -> None:
-    assert admitted(Facts((), (label(6),), pushes((1, OLD)))) == unknown(6)
-    assert admitted(Facts((), (label(6),), (*pushes((1, OLD), (3, NEW)),))) == "new by ann"
+    assert admitted(facts((), (label(6),), pushes((1, OLD)))) == unknown(6)
+    assert admitted(facts((), (label(6),), (*pushes((1, OLD), (3, NEW)),))) == "new by ann"
     after_the_listing = pushes((1, OLD), (3, NEW), (8, MIDDLE))
-    assert admitted(Facts((), (label(2),), after_the_listing)) == "old by ann"
+    assert admitted(facts((), (label(2),), after_the_listing)) == "old by ann"
 
 
 def test_a_label_and_an_approval() -> None:
-    both = Facts((review(4, "max", MIDDLE),), (label(2),), STORY)
+    both = facts((review(4, "max", MIDDLE),), (label(2),), STORY)
     assert admitted(both) == "middle by max"
-    assert admitted(Facts((review(2, "max", OLD),), (label(6),), STORY)) == "new by ann"
-    assert admitted(Facts((review(2, "max", OLD),), (label(6, "mallory"),), STORY)) == "old by max"
-    assert admitted(Facts((review(4, "max", MIDDLE),), (label(6),), None)) == "middle by max"
+    assert admitted(facts((review(2, "max", OLD),), (label(6),), STORY)) == "new by ann"
+    assert admitted(facts((review(2, "max", OLD),), (label(6, "mallory"),), STORY)) == "old by max"
+    assert admitted(facts((review(4, "max", MIDDLE),), (label(6),), None)) == "middle by max"
 
 
 def test_only_as_many_are_asked_about_as_it_takes() -> None:
@@ -150,10 +161,52 @@ def test_only_as_many_are_asked_about_as_it_takes() -> None:
         asked.append(login)
         return login in WRITERS
 
-    facts = Facts((review(1, "ann", OLD), review(2, "mallory", NEW), review(3, "max", MIDDLE)))
-    found = decide(UNLABELLED, facts, label="deploy", fork="acme/sglang", can_write=can_write)
+    told = facts((review(1, "ann", OLD), review(2, "mallory", NEW), review(3, "max", MIDDLE)))
+    found = decide(UNLABELLED, told, label="deploy", fork="acme/sglang", can_write=can_write)
     assert (found, asked) == (Admitted(MIDDLE, "max", at(3)), ["mallory", "max"])
-    assert isinstance(decide(PULL, Facts(()), label="x", fork="f", can_write=can_write), NotAdmitted)
+    assert isinstance(decide(PULL, facts(()), label="x", fork="f", can_write=can_write), NotAdmitted)
+
+
+# --- into which branch ---
+
+
+def moved(minute: int) -> str:
+    return (
+        f"it was admitted, and at {at(minute)} retargeted: an admission is for the branch that it was into then; "
+        f"{WAY} again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("retargeted", "by_label", "by_approval"),
+    [
+        ([5], "new by ann", "new by ann"),
+        ([6], moved(6), moved(6)),
+        ([7], moved(7), moved(7)),
+        ([7, 5], moved(7), moved(7)),
+        ([5, 7], moved(7), moved(7)),
+    ],
+)
+def test_another_target_ends_an_admission(retargeted: list[int], by_label: str, by_approval: str) -> None:
+    moments = [at(minute) for minute in retargeted]
+    assert admitted(facts((), [label(6)], STORY, moments)) == by_label
+    approved = facts([review(6, "ann", NEW)], retargeted=moments)
+    assert admitted(approved, UNLABELLED) == by_approval
+    found = approval_of_head(UNLABELLED, approved, WRITERS.__contains__)
+    assert (found is None) == (by_approval != "new by ann")
+
+
+def test_an_admission_after_the_last_target_counts_beside_one_before() -> None:
+    both = facts([review(2, "ann", NEW), review(8, "max", OLD)], retargeted=[at(5)])
+    assert admitted(both, UNLABELLED) == "old by max"
+    put_on_again = [label(2), label(6, added=False), label(7)]
+    assert admitted(facts((), put_on_again, STORY, [at(5)])) == "new by ann"
+
+
+def test_where_nobody_tells_of_its_targets_nothing_is_admitted() -> None:
+    unasked = Facts((review(6, "ann", NEW),))
+    assert admitted(unasked, UNLABELLED) == WAY
+    assert approval_of_head(UNLABELLED, unasked, WRITERS.__contains__) is None
 
 
 # --- where a branch was ---

@@ -58,7 +58,7 @@ def test_a_night_of_every_kind(scene: Scene) -> None:
         blocked=["#45"],
     )
     assert scene.found is not None
-    assert scene.found.asked == (Asked(FORK, 7, 0, 8), Asked(UPSTREAM, 3, 2, 2))
+    assert scene.found.asked == (Asked(FORK, 7, 0, 9), Asked(UPSTREAM, 3, 2, 3))
     assert [(pull.merge_base, pull.shared, pull.author, pull.url) for pull in scene.found.pulls] == [
         (scene.base.commit, False, "bob", f"{scene.hub.server_url}/{FORK}/pull/41"),
         (scene.base.commit, False, "bob", f"{scene.hub.server_url}/{FORK}/pull/42"),

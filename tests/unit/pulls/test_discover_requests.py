@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,9 @@ def test_1200_open_pull_requests_and_an_unchanged_night(scene: Scene) -> None:
     assert first.pulls == [f"#{number} ours {(number + 1) // 2} -> base/production" for number in range(1, 11, 2)]
     assert len(first.refused) == 1195
     assert again == first
-    pages = {f"/repos/{FORK}/pulls": 1, **{f"/repos/{FORK}/pulls {page}": 1 for page in range(2, 13)}}
+    # Overlapping pages (paging.py): their sizes differ, so two can have one number.
+    numbers = Counter([2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 11, 12, 13])
+    pages = {f"/repos/{FORK}/pulls": 1, **{f"/repos/{FORK}/pulls {page}": times for page, times in numbers.items()}}
     writers = {f"/repos/{FORK}/collaborators/{who}/permission": 1 for who in ("ann", "max")}
     assert scene.asked() == pages | writers
     assert cost == (
@@ -144,7 +147,7 @@ def test_1200_open_pull_requests_and_an_unchanged_night(scene: Scene) -> None:
         | {f"/repos/{FORK}/activity": 5}
     )
     assert scene.found is not None
-    assert scene.found.asked == (Asked(FORK, 1200, 0, 12 + 2),)
+    assert scene.found.asked == (Asked(FORK, 1200, 0, 14 + 2),)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "text", "cut", "one letter", "a folder", "another's"])
@@ -185,7 +188,8 @@ def test_what_changed_is_asked_about_again_and_nothing_else(scene: Scene) -> Non
     told = scene.discover()
     assert [line.split(" ")[0] for line in told.pulls] == ["#1", "#2", "#5", "#7", "#9"]
     asked = {path for path in scene.asked() if path.split("/")[-1].isalpha() and not path.endswith("permission")}
-    assert asked == {f"/repos/{FORK}/pulls", f"/repos/{FORK}/pulls/2/reviews", f"/repos/{FORK}/pulls/3/reviews"}
+    of_2 = {f"/repos/{FORK}/pulls/2/reviews", f"/repos/{FORK}/issues/2/events"}
+    assert asked == {f"/repos/{FORK}/pulls", f"/repos/{FORK}/pulls/3/reviews"} | of_2
 
 
 def test_what_was_read_before_a_failure_is_not_asked_again(scene: Scene) -> None:

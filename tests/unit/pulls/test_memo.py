@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from patchstack.github import LabelEvent, OpenPull, Push, Review
+from patchstack.github import Events, LabelEvent, OpenPull, Push, Review
 from patchstack.model import Sha
 from patchstack.pulls.admission import Facts
 from patchstack.pulls.memo import Memory
@@ -15,7 +17,11 @@ from patchstack.pulls.memo import Memory
 OLD, HEAD, ZERO = (Sha(letter * 40) for letter in "ab0")
 AT = "2026-11-01T00:01:00+00:00"
 PULL = OpenPull(7, "t", "bob", False, ("deploy",), HEAD, "fix", "acme/sglang", "acme", "main", AT, "")
-FACTS = Facts((Review("ann", "APPROVED", HEAD, AT),), (LabelEvent("deploy", True, "ann", AT),), (Push(ZERO, HEAD, AT),))
+FACTS = Facts(
+    (Review("ann", "APPROVED", HEAD, AT),),
+    Events((LabelEvent("deploy", True, "ann", AT),), (AT,)),
+    (Push(ZERO, HEAD, AT),),
+)
 
 
 @pytest.fixture
@@ -41,6 +47,7 @@ def test_what_was_learnt_is_recalled_for_exactly_that_state(path: Path) -> None:
         {"head_repo": "alice/sglang"},
         {"head_ref": "other"},
         {"title": "T"},
+        {"base_ref": "other"},
     ]
     for change in changes:
         assert memory.recall("acme/sglang", replace(PULL, **change)) is None  # type: ignore[arg-type]
@@ -51,6 +58,18 @@ def test_what_was_learnt_is_recalled_for_exactly_that_state(path: Path) -> None:
 def test_pushes_that_do_not_end_at_the_head_are_asked_for_again(path: Path, pushes: tuple[Push, ...]) -> None:
     memory = remember(path, replace(FACTS, pushes=pushes))
     assert memory.recall("acme/sglang", PULL) == replace(FACTS, pushes=None)
+
+
+def test_what_a_version_remembered_that_did_not_ask_for_targets_is_asked_anew(path: Path) -> None:
+    remember(path)
+    _, _, body = path.read_text().partition("\n")
+    whole = json.loads(body)
+    told = whole["entries"][0]["facts"]
+    told["labels"] = told.pop("events")["labels"]
+    older = json.dumps(whole)
+    path.write_text(f"{hashlib.sha256(older.encode()).hexdigest()}\n{older}")
+    recalled = Memory(path).recall("acme/sglang", PULL)
+    assert recalled is None or recalled.events is None
 
 
 def test_a_night_that_was_stopped_forgets_nothing(path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_newer_head_waits_whether_the_admitted_one_is_merged_or_not() -> None:
 
 def test_what_github_was_asked_is_counted_pages_apart_from_the_rest() -> None:
     assert section(shown(replace(NIGHT, asked=ASKED)), "GitHub") == [
-        "GitHub was asked 21 times: for 14 pages of pull requests, and 7 times besides.",
+        "GitHub was asked 21 times: for 16 pages of pull requests, and 5 times besides.",
         "- acme/sglang: 120 open pull requests.",
         (
             f"- {UPSTREAM}: 1200 open pull requests, 1193 of them from owners that deploy.yaml does not list: "
@@ -105,8 +105,8 @@ def test_an_unchanged_night_says_what_it_asked_and_a_local_one_asked_nothing() -
     assert "GitHub" not in shown(NIGHT)
 
 
-@pytest.mark.parametrize(("open_pulls", "pages"), [(0, 1), (1, 1), (100, 1), (101, 2), (1200, 12)])
-def test_pages_hold_a_hundred_and_an_empty_repository_has_one(open_pulls: int, pages: int) -> None:
+@pytest.mark.parametrize(("open_pulls", "pages"), [(0, 1), (1, 1), (100, 1), (101, 2), (1200, 14)])
+def test_pages_overlap_and_an_empty_repository_has_one(open_pulls: int, pages: int) -> None:
     (line,) = words.asked((Asked("acme/sglang", open_pulls, 0, pages + 3),))
     assert f"for {words.count(pages, 'page', 'pages')} of pull requests, and 3 times besides." in line
 
