@@ -154,7 +154,7 @@ def asked(client: GitHub) -> dict[str, Any]:
         "one": [comparable(client.pull(FORK, number)) for number in (1, 3, 4, 7, MANY)],
         "reviews": [(one.author, one.state) for one in client.reviews(FORK, 3)],
         "no reviews": client.reviews(FORK, 1),
-        "label events": [(e.label, e.added, e.by) for e in client.label_events(FORK, MANY + 1)],
+        "label events": [(e.label, e.added, e.by) for e in client.events(FORK, MANY + 1).labels],
         "issues of ann": sorted(client.issues(FORK, creator="ann"), key=lambda issue: issue.number),
         "issues of bob": client.issues(FORK, creator="bob"),
         "comments": [(one.body, one.author) for one in client.comments(FORK, MANY + 1)],
