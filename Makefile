@@ -107,7 +107,8 @@ relock: setup ## resolve requirements.lock again, and requirements-tool.lock wit
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .relock pip-tools
 	@$(RELOCK) --upgrade --extra dev --output-file requirements.lock pyproject.toml
 	@cp requirements.lock requirements-tool.lock  # what it holds is kept at its version
-	@$(RELOCK) --build-deps-for editable --output-file requirements-tool.lock pyproject.toml
+	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml > .relock/build.in
+	@$(RELOCK) --output-file requirements-tool.lock pyproject.toml .relock/build.in
 	@rm -rf .relock
 	@$(BIN)/npm update --prefix $(NODE) --package-lock-only --silent
 

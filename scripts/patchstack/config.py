@@ -98,9 +98,21 @@ class Upstream(_Part):
         return self
 
 
+class BaseImage(_Part):
+    """Somebody else's image that the night's layer goes on, instead of a dependency image of ours."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}$", description="REPOSITORY@sha256:DIGEST")
+    root: str = Field(pattern=r"^(/[A-Za-z0-9._@+-]+)+$", description="The folder in it that sglang/ is in")
+
+
 class Image(_Part):
     repository: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*$")
     runtime: Literal["cuda", "cpu"]
+    base: BaseImage | None = None
+    public_key: str | None = Field(
+        default=None, min_length=1, description="PEM file, beside deploy.yaml: images must be signed with its other half"
+    )
+    keep_days: int = Field(default=14, gt=0, description="How long an image that was never promoted is kept")
 
 
 class Lane(_Part):

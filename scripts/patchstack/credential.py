@@ -19,6 +19,11 @@ from patchstack.github import TOKEN_VARIABLES, Token, server_url, token_of_envir
 
 COUNT = "GIT_CONFIG_COUNT"
 
+REGISTRY_USER, REGISTRY_PASSWORD = "PATCHSTACK_REGISTRY_USER", "PATCHSTACK_REGISTRY_PASSWORD"  # noqa: S105
+"""Instead of the usual config file of container tools, as a workflow has it."""
+SIGNING_KEY = "PATCHSTACK_SIGNING_KEY"
+"""The private key, as the text of a PEM file."""
+
 # A workflow's own credentials: for its artifacts and caches, and to make an identity for other services.
 _ACTIONS = "ACTIONS_"
 
@@ -30,7 +35,7 @@ _TRACE_OFF = {"GIT_TRACE2": "0", "GIT_TRACE2_EVENT": "0", "GIT_TRACE2_PERF": "0"
 
 def is_secret(name: str) -> bool:
     """Whether an environment variable is a credential that no program which we start has a use for."""
-    return name in TOKEN_VARIABLES or name.startswith(_ACTIONS)
+    return name in (*TOKEN_VARIABLES, REGISTRY_USER, REGISTRY_PASSWORD, SIGNING_KEY) or name.startswith(_ACTIONS)
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

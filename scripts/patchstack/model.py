@@ -1,7 +1,7 @@
 """The values that stages hand to each other. Frozen, and nothing in them runs.
 
-Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `GuardReport`, `Verdicts`,
-`Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can be started from the
+Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `ImageResult`, `GuardReport`,
+`ImageTests`, `Verdicts`, `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can be started from the
 file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
 carry their unit in the name.
 """
@@ -375,7 +375,136 @@ class Verdicts:
     verdicts: tuple[Verdict, ...]
 
 
+# --- image ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Package:
+    """What somebody else made and an image holds."""
+
+    kind: str
+    """``python`` or ``debian``."""
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A patch or a pull request, as an image tells of it."""
+
+    name: str
+    kind: Kind
+    title: str
+    author: str
+    head: Sha
+    paths: tuple[str, ...]
+    url: str = ""
+    requires: tuple[str, ...] = ()
+    kill_switch: str = ""
+    """A patch's; a pull request has none that we know of."""
+    upstream_status: str = ""
+
+
+@dataclass(frozen=True)
+class ItemLeftOut:
+    name: str
+    outcome: Outcome
+    reason: Reason
+    detail: str
+    twins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that an image says of itself: equal inputs give an equal value, so neither run nor clock is in it."""
+
+    fork: str
+    """``owner/name`` on GitHub."""
+    lane: str
+    runtime: str
+    """``cuda`` or ``cpu``."""
+    base: str
+    """``sglang==0.5.12.post1``."""
+    base_commit: Sha
+    base_tree: Sha
+    composition: Sha
+    tree: Sha
+    fingerprint: str
+    created: str
+    """The composition's date, ISO 8601 in UTC."""
+    recipe: str
+    """What the dependency image was made from, 64 hexadecimal digits: equal recipe, equal dependencies."""
+    dependencies: str
+    """The dependency image's digest."""
+    items: tuple[Item, ...]
+    left_out: tuple[ItemLeftOut, ...]
+    packages: tuple[Package, ...]
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image in a registry, pushed and read back."""
+
+    repository: str
+    """As deploy.yaml names it; of the embedded registry the bare name."""
+    digest: str
+    """``sha256:`` and 64 hexadecimal digits."""
+    tag: str
+    """The tag that it was pushed by, which is never moved."""
+    runtime: str
+    recipe: str
+    dependencies: str
+    """The dependency image's digest, which all its layers but the last are from."""
+    labels: tuple[tuple[str, str], ...]
+    bytes_new: int
+    """What was pushed and the registry did not hold before."""
+    built: bool
+    """The dependency image was built for it; else it was extended by one layer."""
+    provenance: str = ""
+    """The digest of its signed statement in the same repository; empty where no key is configured."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of tonight's image."""
+
+    image: ImageRef | None
+    why_not: str = ""
+    """Where there is none: one sentence, with what to do."""
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """One thing that was looked at in the image as it was pulled."""
+
+    name: str
+    outcome: GuardOutcome
+    detail: str
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ImageTests:
+    """What was seen inside the image of one digest."""
+
+    repository: str
+    digest: str
+    checks: tuple[ImageCheck, ...]
+
+
 # --- release -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LedgerImage:
+    """The image of a promoted night."""
+
+    repository: str
+    digest: str
+    tag: str
+    runtime: str
+    recipe: str
+    dependencies: str
 
 
 @dataclass(frozen=True)
@@ -398,6 +527,8 @@ class LedgerLine:
     channels: tuple[str, ...]
     tag: str
     """The dated tag that is derived from this line."""
+    image: LedgerImage | None = None
+    """Moving image tags are derived from it; None where the night had none."""
 
 
 @dataclass(frozen=True)
@@ -469,3 +600,6 @@ class NightReport:
     """When there is no composition: what the plan would merge."""
     refused: Refusal | None = None
     """The patch that stopped the night, if one did."""
+    image: ImageResult | None = None
+    """None where the night ended before it came to the image."""
+    image_tests: ImageTests | None = None
