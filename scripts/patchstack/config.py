@@ -110,7 +110,7 @@ class Image(_Part):
     runtime: Literal["cuda", "cpu"]
     base: BaseImage | None = None
     public_key: str | None = Field(
-        default=None, min_length=1, description="PEM file, beside deploy.yaml: images must be signed with its other half"
+        default=None, min_length=1, description="PEM file beside deploy.yaml: images are signed with its other half"
     )
     keep_days: int = Field(default=14, gt=0, description="How long an image that was never promoted is kept")
 

@@ -19,7 +19,7 @@ from patchstack.github import TOKEN_VARIABLES, Token, server_url, token_of_envir
 
 COUNT = "GIT_CONFIG_COUNT"
 
-REGISTRY_USER, REGISTRY_PASSWORD = "PATCHSTACK_REGISTRY_USER", "PATCHSTACK_REGISTRY_PASSWORD"  # noqa: S105
+REGISTRY_USER, REGISTRY_PASSWORD = "PATCHSTACK_REGISTRY_USER", "PATCHSTACK_REGISTRY_PASSWORD"
 """Instead of the usual config file of container tools, as a workflow has it."""
 SIGNING_KEY = "PATCHSTACK_SIGNING_KEY"
 """The private key, as the text of a PEM file."""

@@ -1,8 +1,8 @@
 """The values that stages hand to each other. Frozen, and nothing in them runs.
 
 Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `ImageResult`, `GuardReport`,
-`ImageTests`, `Verdicts`, `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can be started from the
-file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
+`ImageTests`, `Verdicts`, `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can
+be started from the file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
 carry their unit in the name.
 """
 
