@@ -2,8 +2,8 @@
 
 Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `ImageResult`, `GuardReport`,
 `ImageTests`, `Verdicts`, `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can
-be started from the file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations
-carry their unit in the name.
+be started from the file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in
+UTC; durations carry their unit in the name.
 """
 
 from __future__ import annotations
