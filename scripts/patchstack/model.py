@@ -425,6 +425,8 @@ class Contents:
     """``cuda`` or ``cpu``."""
     base: str
     """``sglang==0.5.12.post1``."""
+    release: str
+    """The base's version (PEP 440)."""
     base_commit: Sha
     base_tree: Sha
     composition: Sha
