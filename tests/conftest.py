@@ -75,6 +75,8 @@ def _seal(monkeypatch: pytest.MonkeyPatch, home: Path, kind: str) -> Path:
         "TZ": "UTC",
         "PATCHSTACK_NOW": NOW,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        # A night makes an image where a builder is at hand; only tests of images have a use for it.
+        "PATCHSTACK_IMAGE": "none",
     }.items():
         monkeypatch.setenv(name, value)
     if kind == "e2e":

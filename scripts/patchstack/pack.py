@@ -111,11 +111,19 @@ def _end(size: int) -> bytes:
 
 def read_value(file: Path, kind: type[Value]) -> Value:
     """One stage's value out of a pack; `UsageError` when the pack is none, or has no such value."""
+    found = read_value_if_there(file, kind)
+    if found is None:
+        name = STAGE_FILES[kind]
+        raise UsageError(f"{file} has no {name}: it was packed before that stage, or by a part that failed")
+    return found
+
+
+def read_value_if_there(file: Path, kind: type[Value]) -> Value | None:
+    """The same for a value that a pack need not have."""
     name = STAGE_FILES[kind]
     with tempfile.TemporaryDirectory(prefix="patchstack-pack-") as folder:
-        if name not in _extract(file, Path(folder), only={name}):
-            raise UsageError(f"{file} has no {name}: it was packed before that stage, or by a part that failed")
-        return _decoded(kind, Path(folder) / name, file)
+        held = _extract(file, Path(folder), only={name})
+        return _decoded(kind, Path(folder) / name, file) if name in held else None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ NOTHING = {"push": False, "comment": False, "issue": False, "change": False}
 MAY = {
     ("ci", "test"): NOTHING,
     ("nightly", "compose"): NOTHING,
+    ("nightly", "image"): NOTHING,
     ("nightly", "test"): NOTHING,
     ("nightly", "promote"): {**NOTHING, "push": True},
     ("nightly", "answer"): {**NOTHING, "comment": True, "issue": True, "change": True},

@@ -148,8 +148,8 @@ def signals(fork: Fork) -> dict[str, tuple[str, str]]:
 
 def test_every_job_of_the_night_is_green(world: World) -> None:
     assert (world.night.code, world.night.exits) == (0, {}), world.night.why
-    assert world.night.jobs == dict.fromkeys(("compose", "test", "promote", "answer"), "success")
-    assert set(world.night.artifacts) == {"night-1", "tests-1", "promoted-1"}
+    assert world.night.jobs == dict.fromkeys(("compose", "image", "test", "promote", "answer"), "success")
+    assert set(world.night.artifacts) == {"night-1", "image-1", "tests-1", "promoted-1"}
 
 
 INCLUDED = [SLUG, "#41", "#43", "#46", "#49", "#50", "#51", "#52", "#53", "#54", "#55", "#56"]
@@ -292,8 +292,8 @@ def test_a_promotion_without_its_permission_is_refused_and_moves_nothing(world: 
     """The night's last writing job again, from before it moved anything: without `contents: write`, then with it."""
     fork, path = world.fork, ".github/workflows/nightly.yml"
     after, text = fork.refs(), fork.read("main", ".github/workflows/nightly.yml")
-    packs = {name: world.night.artifacts[f"{name}-1"].parent.name for name in ("night", "tests")}
-    needed = {"needs.compose.outputs.pack": packs["night"], "needs.test.outputs.pack": packs["tests"]}
+    packs = {name: world.night.artifacts[f"{name}-1"].parent.name for name in ("image", "tests")}
+    needed = {"needs.image.outputs.pack": packs["image"], "needs.test.outputs.pack": packs["tests"]}
     fork.set_refs(world.before)
     assert text.count("contents: write") == 1
     fork.change_main({path: text.replace("contents: write", "contents: read")}, "Promote reads")
@@ -344,8 +344,17 @@ def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world
     world.fork.repository.label(2001, "deploy", by="ann")
     before = world.fork.refs()
     red = world.runner.run("nightly", "schedule")
-    assert red.exits == {("test", "Run the guards"): 1, ("promote", "Judge again, and promote"): 1}, red.why
-    assert red.jobs == {"compose": "success", "test": "failure", "promote": "failure", "answer": "success"}
+    assert red.exits == {
+        ("test", "Look into the image, and run the guards"): 1,
+        ("promote", "Judge again, and promote"): 1,
+    }, red.why
+    assert red.jobs == {
+        "compose": "success",
+        "image": "success",
+        "test": "failure",
+        "promote": "failure",
+        "answer": "success",
+    }
     assert world.fork.refs() == before
     report = packed(red, "promoted-1", "report.json")
     assert (report["exit_code"], report["headline"], report["promotion"]) == (1, "FAIL", None)

@@ -100,6 +100,7 @@ def test_permissions_are_what_each_job_needs_and_no_more() -> None:
     assert {job.id: job.body["permissions"] for job in jobs()} == {
         ("ci", "test"): {"contents": "read"},
         ("nightly", "compose"): {"contents": "read", "issues": "read", "pull-requests": "read"},
+        ("nightly", "image"): {"contents": "read"},
         ("nightly", "test"): {"contents": "read"},
         ("nightly", "promote"): {"contents": "write"},
         ("nightly", "answer"): {"contents": "read", "issues": "write", "pull-requests": "write"},
@@ -125,6 +126,7 @@ def test_a_token_is_in_the_environment_of_the_step_that_needs_it_and_nowhere_els
         assert not SECRET.search(str({**read(path), "jobs": {}})), path
     assert seen == {
         ("nightly", "compose", "Plan and merge"),
+        ("nightly", "image", "Make the image and push it"),
         ("nightly", "promote", "Judge again, and promote"),
         ("nightly", "answer", "Answer on issues and pull requests"),
         ("nightly", "answer", "Say that there was no night"),
@@ -134,6 +136,19 @@ def test_a_token_is_in_the_environment_of_the_step_that_needs_it_and_nowhere_els
         ("watchdog", "watch", "Was there a night?"),
         ("watchdog", "say", "Say so"),
     }
+
+
+def test_the_registrys_login_is_shown_to_those_who_push_and_the_key_to_the_one_who_signs() -> None:
+    shown: dict[str, set[tuple[str, str, str]]] = {}
+    for job in jobs():
+        for step in job.steps:
+            for name in re.findall(r"secrets\.(\w+)", str(step)):
+                shown.setdefault(name, set()).add((job.workflow, job.name, step["name"]))
+    image, promote = (
+        ("nightly", "image", "Make the image and push it"),
+        ("nightly", "promote", "Judge again, and promote"),
+    )
+    assert shown == {"REGISTRY_USER": {image, promote}, "REGISTRY_PASSWORD": {image, promote}, "SIGNING_KEY": {image}}
 
 
 def test_what_runs_pull_requests_code_can_write_nothing_and_saves_no_cache() -> None:

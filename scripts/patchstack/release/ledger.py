@@ -16,13 +16,14 @@ from datetime import datetime
 
 from patchstack.errors import RemoteError
 from patchstack.git import Repository
-from patchstack.model import SCHEMA_VERSION, Composition, LedgerLine, Sha
+from patchstack.model import SCHEMA_VERSION, Composition, LedgerImage, LedgerLine, Sha
 
 TRAILER = "Patchstack-Night"
 PRODUCTION = "production"
 """The lane whose tags carry no prefix."""
 
 _SHA = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def dated_tag(lane: str, at: str, tree: str) -> str:
     return f"{tag_prefix(lane)}{datetime.fromisoformat(at):%Y%m%d}-{tree[:7]}"
 
 
-def make_line(night: str, at: datetime, composition: Composition, channels: Sequence[str]) -> LedgerLine:
+def make_line(
+    night: str, at: datetime, composition: Composition, channels: Sequence[str], image: LedgerImage | None = None
+) -> LedgerLine:
     """The line of a composition that is about to be promoted; ``at`` is a moment in UTC."""
     moment = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     return LedgerLine(
@@ -73,6 +76,7 @@ def make_line(night: str, at: datetime, composition: Composition, channels: Sequ
         left_out=tuple((item.name, item.reason.value) for item in composition.left_out),
         channels=tuple(channels),
         tag=dated_tag(composition.lane, moment, composition.tree),
+        image=image,
     )
 
 
@@ -89,6 +93,7 @@ def format_message(line: LedgerLine) -> str:
             f"{line.lane} night {line.night}: {_topics(len(line.included))} on {line.base}",
             "",
             f"Base: {line.base_commit[:12]}",
+            *([f"Image: {line.image.repository}@{line.image.digest}"] if line.image else []),
             "Included:",
             *listing,
             "",
@@ -117,7 +122,9 @@ def parse_trailer(text: str, commit: str) -> LedgerLine | None:
         line = TypeAdapter(LedgerLine).validate_python(body)
         shas = (line.base_commit, line.composition, line.tree, *(head for _, head in line.included))
         dated = datetime.fromisoformat(line.at).tzinfo is not None
-        sound = dated and all(map(_SHA.fullmatch, shas)) and line.tag == dated_tag(line.lane, line.at, line.tree)
+        digests = (line.image.digest, line.image.dependencies) if line.image else ()
+        named = all(map(_SHA.fullmatch, shas)) and all(map(_DIGEST.fullmatch, digests))
+        sound = dated and named and line.tag == dated_tag(line.lane, line.at, line.tree)
     except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
         return None
     return line if sound and version == SCHEMA_VERSION else None

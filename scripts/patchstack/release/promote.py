@@ -16,7 +16,7 @@ from datetime import datetime
 
 from patchstack.errors import GateFailed, Incomplete, PatchstackError, RemoteError
 from patchstack.git import EMAIL, EMPTY_TREE, NAME, Repository, Signature
-from patchstack.model import Composition, Promotion, Sha, Status, Verdict
+from patchstack.model import Composition, LedgerImage, Promotion, Sha, Status, Verdict
 from patchstack.release.ledger import format_message, make_line
 from patchstack.release.remote import RemoteState, Tip, published_refs
 
@@ -82,17 +82,19 @@ def decide(
     stack: Source,
     verdicts: Sequence[Verdict],
     remote: RemoteState,
+    image: LedgerImage | None = None,
 ) -> Decision:
     """Decide the promotion of ``composition`` onto what ``remote`` holds; pure.
 
-    ``night`` is the run's id, ``at`` its moment in UTC, ``stack`` the base with its required patches alone.
+    ``night`` is the run's id, ``at`` its moment in UTC, ``stack`` the base with its required patches alone,
+    ``image`` what was built of the composition and tested, if anything was.
     Raises `GateFailed` or `Incomplete` unless the channel ``nightly`` passed.
     """
     if composition.lane != remote.lane:
         raise PatchstackError(f"a composition of lane {composition.lane} cannot go to lane {remote.lane}")
     channels = _passed(verdicts)
     seconds = int(at.timestamp())
-    line = make_line(night, at, composition, channels)
+    line = make_line(night, at, composition, channels, image)
     tip = remote.deploy
     deploy = Draft(
         composition.tree, (tip.commit if tip else GENESIS.sha, composition.commit), format_message(line), seconds

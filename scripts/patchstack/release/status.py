@@ -60,6 +60,16 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class ImageTagStatus:
+    """A moving image tag that is not where the ledger says."""
+
+    name: str
+    wanted: str
+    found: str | None
+    """None: there is no such tag."""
+
+
+@dataclass(frozen=True)
 class StatusReport:
     lane: str
     branch: str
@@ -78,6 +88,11 @@ class StatusReport:
     tags_missing: tuple[str, ...]
     tags_elsewhere: tuple[TagFault, ...]
     last_run: LastRun | None
+    image_night: str | None = None
+    """The newest night that has an image; None: no night has one."""
+    image_tags_lag: tuple[ImageTagStatus, ...] = ()
+    registry_problem: str = ""
+    """Why the registry could not be asked; empty where it answered, or there was nothing to ask."""
     newest: Sign | None = None
     """The newest night that was promoted, tested, or found nothing to do."""
     overdue: str = ""
@@ -180,6 +195,7 @@ def describe(
         tags_missing=tuple(fault.name for fault in faults if fault.found is None),
         tags_elsewhere=tuple(fault for fault in faults if fault.found is not None),
         last_run=_last_run(latest),
+        image_night=next((night.line.night for night in nights if night.line.image), None),
     )
 
 

@@ -10,7 +10,7 @@ from patchstack.model import (
     Promotion,
     Verdicts,
 )
-from patchstack.report import sections, words
+from patchstack.report import image_words, sections, words
 from patchstack.report.page import Line, Page, Prose, Quoted, Section, Table
 
 
@@ -21,6 +21,7 @@ def night_page(report: NightReport) -> Page:
     if composition:
         parts.append(sections.included(composition.included))
     parts += sections.left_out(left_out)
+    parts += image_words.section(report.image, report.image_tests)
     if composition and not report.nothing_to_do:
         parts += sections.tests(report.tests)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
@@ -44,6 +45,8 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
         lines += [words.moved(report.promotion), words.tagged(report.promotion.line.tag)]
     elif not report.nothing_to_do:
         lines.append(words.NOTHING_MOVED)
+    if report.image and report.image.image:
+        lines.append(image_words.made(report.image.image))
     if report.composition:
         lines += [words.on_base(report.composition.base), words.composed(report.composition)]
     return (*lines, words.published_on(report.remote))

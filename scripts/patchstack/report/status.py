@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from patchstack.model import LedgerLine, Sha, Status
-from patchstack.report import words
+from patchstack.report import image_words, words
 from patchstack.report.page import Line, Page, Section
 
 
@@ -33,6 +33,15 @@ class TagView(Protocol):
     def expected(self) -> Sha: ...
     @property
     def found(self) -> Sha | None: ...
+
+
+class ImageTagView(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def wanted(self) -> str: ...
+    @property
+    def found(self) -> str | None: ...
 
 
 class LastRunView(Protocol):
@@ -83,6 +92,12 @@ class StatusView(Protocol):
     @property
     def last_run(self) -> LastRunView | None: ...
     @property
+    def image_night(self) -> str | None: ...
+    @property
+    def image_tags_lag(self) -> Sequence[ImageTagView]: ...
+    @property
+    def registry_problem(self) -> str: ...
+    @property
     def newest(self) -> SignView | None: ...
 
 
@@ -98,6 +113,7 @@ def status_page(status: StatusView) -> Page:
             words.ledger_included(status.night),
             words.ledger_left_out(status.night),
             words.published_on(status.remote),
+            *image_words.deployed(status.night, status.image_night),
         ]
         channels = tuple(
             words.channel_current(channel.name)
@@ -113,6 +129,8 @@ def status_page(status: StatusView) -> Page:
         lead.append(words.last_run(run.night, run.status.value, run.nothing_to_do, run.failure))
     tags = [words.tag_missing(name) for name in status.tags_missing]
     tags += [words.tag_elsewhere(fault.name, fault.expected, fault.found) for fault in status.tags_elsewhere]
+    tags += [image_words.tag_lags(tag.name, tag.wanted, tag.found) for tag in status.image_tags_lag]
+    tags += [image_words.registry_problem(status.registry_problem)] if status.registry_problem else []
     if tags:
         parts.append(Section(words.TAGS, items=tuple(tags)))
     return Page(words.status_title(status.lane), tuple(lead), tuple(parts))

@@ -50,8 +50,9 @@ def lay_out(folder: Path) -> None:
     bed.parent.mkdir(parents=True)
     bed.write_text(BED_CONTROL)
     config = folder / "deploy.yaml"
-    # Without what the lane switches on, and without a repository that is not here.
-    lines = [line for line in config.read_text().splitlines(keepends=True) if not line.strip().startswith("optional:")]
+    # Without what the lane switches on, and without a repository and a registry that are not here.
+    dropped = ("optional:", "image:")
+    lines = [line for line in config.read_text().splitlines(keepends=True) if not line.strip().startswith(dropped)]
     config.write_text("".join(line for line in lines if "sgl-project/sglang" not in line))
 
 
