@@ -14,12 +14,15 @@ def named(image: ImageRef | LedgerImage) -> str:
     return f"{image.repository}@{image.digest}"
 
 
+def pulled(image: ImageRef) -> Line:
+    return ("Image ", Quoted(named(image)), ", tag ", Quoted(image.tag), ".")
+
+
 def made(image: ImageRef) -> Line:
-    how = "its dependencies were built for it" if image.built else "one layer on the dependencies of before"
+    how = "Its dependencies were built for it" if image.built else "One layer on the dependencies of before"
     return (
-        *(Quoted(named(image)), ", tag ", Quoted(image.tag), f": {how}, "),
-        f"{image.bytes_new / 1e6:.1f} MB pushed, ",
-        *(("signed statement ", Quoted(image.provenance)) if image.provenance else ("no statement is signed",)),
+        f"{how}; {image.bytes_new / 1e6:.1f} MB pushed; ",
+        *(("signed statement ", Quoted(_short(image.provenance))) if image.provenance else ("no statement is signed",)),
         ".",
     )
 
@@ -38,7 +41,7 @@ def section(result: ImageResult | None, tests: ImageTests | None) -> tuple[Secti
     rows = tuple(_row(check) for check in checks)
     table = Table(CHECK_COLUMNS, rows) if rows else None
     unseen: tuple[Line, ...] = () if rows else (("Nobody has looked inside it.",),)
-    return (Section(IMAGE, (made(result.image), *unseen), table=table),)
+    return (Section(IMAGE, (pulled(result.image), made(result.image), *unseen), table=table),)
 
 
 def _row(check: ImageCheck) -> tuple[Line, ...]:

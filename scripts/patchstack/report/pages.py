@@ -46,7 +46,7 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
     elif not report.nothing_to_do:
         lines.append(words.NOTHING_MOVED)
     if report.image and report.image.image:
-        lines.append(image_words.made(report.image.image))
+        lines.append(image_words.pulled(report.image.image))
     if report.composition:
         lines += [words.on_base(report.composition.base), words.composed(report.composition)]
     return (*lines, words.published_on(report.remote))

@@ -11,6 +11,7 @@ from patchstack.model import (
     Composition,
     Fingerprint,
     Kind,
+    LedgerImage,
     LeftOut,
     Outcome,
     Promotion,
@@ -26,6 +27,15 @@ from patchstack.release.remote import RemoteState, read_remote
 FIRST = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 LANE, BRANCH = "production", "deploy"
 GREEN = (Verdict("nightly", Status.PASS, ()), Verdict("stable", Status.INCOMPLETE, ("it needs image",)))
+
+IMAGE = LedgerImage(
+    "registry.example.com/acme/sglang",
+    f"sha256:{'a' * 64}",
+    "nightly-20261121-1234567",
+    "cuda",
+    "1" * 64,
+    f"sha256:{'b' * 64}",
+)
 
 
 @dataclass
@@ -59,7 +69,9 @@ class Bench:
     def read(self, lane: str = LANE, branch: str = BRANCH) -> RemoteState:
         return read_remote(self.store, self.url, lane=lane, branch=branch)
 
-    def decide(self, composition: Composition, day: int = 0, branch: str = BRANCH) -> Decision:
+    def decide(
+        self, composition: Composition, day: int = 0, branch: str = BRANCH, image: LedgerImage | None = None
+    ) -> Decision:
         at = FIRST + timedelta(days=day)
         return decide(
             night=f"{at:%Y%m%dT%H%M%SZ}",
@@ -68,10 +80,13 @@ class Bench:
             stack=Source(composition.commit, composition.tree),
             verdicts=GREEN,
             remote=self.read(composition.lane, branch),
+            image=image,
         )
 
-    def night(self, composition: Composition, day: int = 0, branch: str = BRANCH) -> Promotion:
-        return promote(self.store, self.url, self.decide(composition, day, branch))
+    def night(
+        self, composition: Composition, day: int = 0, branch: str = BRANCH, image: LedgerImage | None = None
+    ) -> Promotion:
+        return promote(self.store, self.url, self.decide(composition, day, branch, image))
 
     def refs(self) -> dict[str, Sha]:
         return self.remote.refs()

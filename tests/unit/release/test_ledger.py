@@ -8,7 +8,7 @@ import pytest
 from patchstack.errors import RemoteError
 from patchstack.release.ledger import History, dated_tag, format_message, history, make_line, parse_trailer
 
-from .release_bench import FIRST, Bench
+from .release_bench import FIRST, IMAGE, Bench
 
 
 def test_history_is_read_back_from_the_first_parents(bench: Bench) -> None:
@@ -44,6 +44,35 @@ def test_the_message_tells_a_night_in_git_log(bench: Bench) -> None:
         **json.loads(json.dumps(asdict(made.line))),
     }
     assert trailer.count("\n") == 0
+
+
+def test_a_nights_image_is_in_its_line_and_in_git_log(bench: Bench) -> None:
+    made = bench.night(bench.compose(), image=IMAGE)
+
+    (night,) = bench.read().history.nights
+    assert night.line == made.line
+    assert night.line.image == IMAGE
+    assert f"\nImage: {IMAGE.repository}@{IMAGE.digest}\n" in bench.remote.show(made.commit, "%B")
+
+
+def test_a_line_from_before_there_were_images_is_read(bench: Bench) -> None:
+    made = bench.night(bench.compose())
+    body = {"schema_version": 1, **json.loads(json.dumps(asdict(made.line)))}
+    del body["image"]
+
+    assert parse_trailer(json.dumps(body), "c") == made.line
+
+
+@pytest.mark.parametrize("field", ["digest", "dependencies"])
+def test_a_line_whose_image_has_no_digest_is_none(bench: Bench, field: str) -> None:
+    made = bench.night(bench.compose(), image=IMAGE)
+    right, wrong = (
+        json.dumps({"schema_version": 1, **asdict(replace(made.line, image=image))})
+        for image in (IMAGE, replace(IMAGE, **{field: "nightly"}))
+    )
+
+    assert parse_trailer(right, "c") == made.line
+    assert parse_trailer(wrong, "c") is None
 
 
 def test_no_branch_has_no_history(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from patchstack.release.status import ChannelStatus, LastRun, Sign, StatusReport
 from patchstack.release.tags import TagFault
 from patchstack.store import decode, encode
 
-from .release_bench import BRANCH, FIRST, LANE, Bench
+from .release_bench import BRANCH, FIRST, IMAGE, LANE, Bench
 
 
 def _status(bench: Bench, hours: int = 0, latest: NightReport | None = None) -> StatusReport:
@@ -98,6 +98,16 @@ def test_the_night_just_promoted(bench: Bench) -> None:
         last_run=LastRun("20261122T020000Z", Status.PASS, False, "", 0),
         newest=Sign("promoted", made.line.night, made.line.at),
     )
+
+
+def test_the_newest_image_may_be_of_an_older_night(bench: Bench) -> None:
+    made = bench.night(bench.compose("a"), image=IMAGE)
+    bench.night(bench.compose("b"), day=1)
+
+    found = _status(bench, hours=26)
+
+    assert found.night is not None
+    assert (found.night.image, found.image_night) == (None, made.line.night)
 
 
 def test_a_red_run_after_it(bench: Bench) -> None:

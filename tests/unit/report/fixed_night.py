@@ -11,7 +11,12 @@ from patchstack.model import (
     GuardOutcome,
     GuardReport,
     GuardResult,
+    ImageCheck,
+    ImageRef,
+    ImageResult,
+    ImageTests,
     Kind,
+    LedgerImage,
     LedgerLine,
     LeftOut,
     NightReport,
@@ -162,6 +167,29 @@ PROMOTION = Promotion(
     (("refs/heads/deploy", sha("a")), ("refs/tags/nightly-20261121-eeeeeee", sha("a"))),
 )
 
+IMAGE = ImageRef(
+    repository="registry.example.com/acme/sglang",
+    digest=f"sha256:{'a' * 64}",
+    tag="nightly-20261121-eeeeeee",
+    runtime="cuda",
+    recipe="1" * 64,
+    dependencies=f"sha256:{'b' * 64}",
+    labels=(),
+    bytes_new=2_345_678,
+    built=False,
+    provenance=f"sha256:{'c' * 64}",
+)
+IMAGE_TESTS = ImageTests(
+    IMAGE.repository,
+    IMAGE.digest,
+    (
+        ImageCheck("tree", GuardOutcome.PASS, "2154 files are those of tree eeeeeeeeeeee", 3.25),
+        ImageCheck("imports", GuardOutcome.FAIL, "`import sglang`: ImportError: no `x` | in y", 12.0),
+        ImageCheck("one request", GuardOutcome.SKIPPED_BY_RULE, "a server of the cuda runtime needs a GPU"),
+    ),
+)
+LEDGER_IMAGE = LedgerImage(IMAGE.repository, IMAGE.digest, IMAGE.tag, "cuda", IMAGE.recipe, IMAGE.dependencies)
+
 VERDICTS = (
     Verdict("nightly", Status.PASS, (), ("image: nightly does not need it",)),
     Verdict("stable", Status.INCOMPLETE, ("it needs image, which did not run",)),
@@ -193,6 +221,7 @@ NIGHT = NightReport(
     range_diffs=RANGE_DIFFS,
     timings=(Timing("plan", 2.5), Timing("merge", 0.25), Timing("test", 61.0)),
     notes=("no GitHub was asked: the candidates are the remote's refs/pull/*/head",),
+    image=ImageResult(None, "no builder is at hand: `make builder` installs one"),
 )
 
 NOTHING_TO_DO = replace(
@@ -200,6 +229,7 @@ NOTHING_TO_DO = replace(
     nothing_to_do=True,
     composition=None,
     tests=None,
+    image=None,
     verdicts=(),
     promotion=None,
     range_diffs=(),
@@ -215,6 +245,8 @@ RED = replace(
     promotion=None,
     failure="channel nightly is FAIL, nothing was moved",
     exit_code=1,
+    image=ImageResult(replace(IMAGE, built=True, provenance="")),
+    image_tests=IMAGE_TESTS,
 )
 
 STOPPED = replace(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from patchstack.model import GuardOutcome, NightReport, RangeDiff, TreeRun
+from patchstack.model import GuardOutcome, ImageResult, NightReport, RangeDiff, TreeRun
 from patchstack.report.markdown import render_markdown
 from patchstack.report.terminal import make_console, render_terminal
 from patchstack.store import decode, encode
@@ -21,6 +21,11 @@ NIGHTS = {
     "nothing_to_do": fixed_night.NOTHING_TO_DO,
     "red": fixed_night.RED,
     "stopped": fixed_night.STOPPED,
+    "imaged": replace(
+        fixed_night.NIGHT,
+        image=ImageResult(fixed_night.IMAGE),
+        image_tests=replace(fixed_night.IMAGE_TESTS, checks=fixed_night.IMAGE_TESTS.checks[:1]),
+    ),
     "first": replace(
         fixed_night.NIGHT,
         previous=None,
