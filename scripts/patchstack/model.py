@@ -475,11 +475,22 @@ class ImageResult:
     """Where there is none: one sentence, with what to do."""
 
 
+class Look(StrEnum):
+    """What is looked at in an image, in this order; a gate that misses one of them is not passed."""
+
+    DIGEST = "digest"
+    TREE = "tree"
+    PACKAGES = "packages"
+    IMPORTS = "imports"
+    REQUEST = "one request"
+
+
 @dataclass(frozen=True)
 class ImageCheck:
     """One thing that was looked at in the image as it was pulled."""
 
     name: str
+    """A `Look`'s."""
     outcome: GuardOutcome
     detail: str
     duration_s: float = 0.0
