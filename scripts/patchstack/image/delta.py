@@ -51,8 +51,8 @@ def _refuse_elsewhere(store: Repository, base_tree: Sha, changes: Sequence[Chang
     if elsewhere:
         more = f" and {len(elsewhere) - 5} more" if len(elsewhere) > 5 else ""
         raise ImageError(
-            f"the image cannot hold {', '.join(elsewhere[:5])}{more}: of the release it has {', '.join(sorted(packages))}"
-            " and no more; leave out what brings it in"
+            f"the image cannot hold {', '.join(elsewhere[:5])}{more}: of the release it has "
+            f"{', '.join(sorted(packages))} and no more; leave out what brings it in"
         )
 
 
