@@ -66,7 +66,8 @@ def deployed(line: LedgerLine, image_night: str | None) -> tuple[Line, ...]:
 
 def tag_lags(name: str, wanted: str, found: str | None) -> Line:
     where: Line = ("at ", Quoted(_short(found))) if found else ("absent",)
-    return ("image tag ", Quoted(name), " ", Badge("lags"), ": ", *where, ", the ledger says ", Quoted(_short(wanted)))
+    said: Line = (", the ledger says ", Quoted(_short(wanted)), "; the next night moves it")
+    return ("image tag ", Quoted(name), " ", Badge("lags"), ": ", *where, *said)
 
 
 def registry_problem(problem: str) -> Line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patchstack.model import GuardOutcome, GuardReport, MergePlan, TreeRun, Verdicts
-from patchstack.release.status import ChannelStatus, LastRun, StatusReport
+from patchstack.release.status import ChannelStatus, ImageTagStatus, LastRun, StatusReport
 from patchstack.release.tags import TagFault
 from patchstack.report.terminal import (
     render_composition,
@@ -238,3 +238,37 @@ def test_status_of_a_night() -> None:
         "  - nightly-20261121-eeeeeee missing; the next night makes it",
         "  - nightly-20261120-9999999 elsewhere at 000000000000, not at 777777777777; never moved",
     ]
+
+
+OF_A_NIGHT = replace(EMPTY, tip=night.sha("a"), night=night.LINE, night_commit=night.sha("a"), age_s=60, nights=2)
+
+
+def test_status_of_images() -> None:
+    imaged = replace(OF_A_NIGHT, night=replace(night.LINE, image=night.LEDGER_IMAGE), image_night=night.LINE.night)
+    named = f"{night.IMAGE.repository}@{night.IMAGE.digest}"
+    assert f"Image {named}, tag nightly-20261121-eeeeeee." in _lines(render_status(imaged))
+    assert "Tags" not in _lines(render_status(imaged))
+
+    lagging = replace(
+        imaged,
+        image_tags_lag=(
+            ImageTagStatus("nightly", night.IMAGE.digest, night.IMAGE.dependencies),
+            ImageTagStatus("stable", night.IMAGE.digest, None),
+        ),
+        registry_problem="registry.example.com did not answer",
+    )
+    follows = "the ledger says sha256:aaaaaaaaaaaa; the next night moves it"
+    assert _lines(render_status(lagging))[-4:] == [
+        "Tags",
+        f"  - image tag nightly lags: at sha256:bbbbbbbbbbbb, {follows}",
+        f"  - image tag stable lags: absent, {follows}",
+        "  - registry could not be asked where the image tags are: registry.example.com did not answer",
+    ]
+
+
+def test_status_of_a_night_without_an_image() -> None:
+    never = _lines(render_status(OF_A_NIGHT))
+    assert not [line for line in never if "image" in line]
+
+    older = _lines(render_status(replace(OF_A_NIGHT, image_night="20261120T020000Z")))
+    assert "The night has no image; the newest image is that of night 20261120T020000Z." in older
