@@ -89,7 +89,7 @@ def inline(line: Line) -> str:
 
 def _part(part: Part) -> str:
     if isinstance(part, Quoted):
-        return code(part.text)
+        return code(part.text, None if part.whole else QUOTED_LIMIT)
     if isinstance(part, Link):
         # Within <> only these and a line's end could end an address, or begin a code span; encoded they mean the same.
         return f"[{code(part.text)}](<{quote(visible(part.url), safe=_IN_ADDRESS)}>)"

@@ -10,6 +10,8 @@ class Quoted:
     """A name, title, path, id or command: shown letter by letter, never interpreted."""
 
     text: str
+    whole: bool = False
+    """Never cut, however long: it is there to be copied."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,8 @@ def _text(line: Line) -> Text:
     text = Text()
     for part in line:
         if isinstance(part, Quoted | Link):
-            text.append(visible(part.text, QUOTED_LIMIT))
+            whole = isinstance(part, Quoted) and part.whole
+            text.append(visible(part.text, None if whole else QUOTED_LIMIT))
         elif isinstance(part, Prose):
             text.append(visible(part.text, PROSE_LIMIT))
         elif isinstance(part, Badge):
