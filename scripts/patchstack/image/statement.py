@@ -158,7 +158,7 @@ def push_statement(registry: Registry, contents: Contents, repository: str, dige
     config = _config(layers)
     registry.push_blob(envelope, mine.digest)
     registry.push_blob(config, digest_of(config))
-    return registry.push_manifest(_encode(config, layers), MANIFEST, statement_tag(digest))
+    return registry.push_manifest(_encode(config, layers), MANIFEST, statement_tag(digest), move=True)
 
 
 def read_statements(registry: Registry, digest: str) -> tuple[bytes, ...]:
