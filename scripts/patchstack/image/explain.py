@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from patchstack.errors import ImageError
-from patchstack.image.append import INVENTORY, MOST_CONFIG_BYTES, MOST_INVENTORY_BYTES
+from patchstack.image import inventory
+from patchstack.image.append import MOST_CONFIG_BYTES, MOST_INVENTORY_BYTES
 from patchstack.image.contents import BASE_NAME, CONTENTS, FOLDER, SBOM, decode_contents, labels_of
-from patchstack.image.inventory import decode_inventory
 from patchstack.image.layer import read_layer
 from patchstack.image.manifest import labels_in
 from patchstack.image.names import Reference
@@ -88,13 +88,12 @@ def read_image(
     labels = labels_in(config, manifest)
     _require_labels(name, labels, manifest, contents, digest_of(files[f"{FOLDER}/{CONTENTS}"]))
     _require_bill(name, files.get(f"{FOLDER}/{SBOM}", b""), contents)
-    compared, not_compared = [Seen.LABELS, Seen.BILL], []
     checks = {
+        Seen.LABELS: True,
+        Seen.BILL: True,
         Seen.PACKAGES: _same_packages(registry, manifest, name, contents),
         Seen.LAYERS: _same_layers(registry, manifest, name, contents),
     }
-    for seen, looked_at in checks.items():
-        (compared if looked_at else not_compared).append(seen)
     signature, statement = _signature(registry, digest, key, must_be_signed)
     if statement is not None and statement.contents != digest_of(files[f"{FOLDER}/{CONTENTS}"]):
         raise ImageError(f"{name}: its statement is about other contents than it has: it states {statement.contents}")
@@ -106,8 +105,8 @@ def read_image(
         layers=len(manifest.layers),
         size_bytes=sum(layer.size for layer in manifest.layers),
         night_bytes=manifest.layers[-1].size,
-        compared=tuple(compared),
-        not_compared=tuple(not_compared),
+        compared=tuple(seen for seen, looked_at in checks.items() if looked_at),
+        not_compared=tuple(seen for seen, looked_at in checks.items() if not looked_at),
         signature=signature,
         statement=statement,
     )
@@ -161,9 +160,9 @@ def _same_packages(registry: Registry, manifest: Manifest, name: str, contents: 
     if not contents.packages or len(manifest.layers) < 2 or manifest.layers[-2].size > MOST_INVENTORY_BYTES:
         return False
     files = read_layer(registry.blob(manifest.layers[-2].digest, MOST_INVENTORY_BYTES), MOST_UNPACKED_BYTES)
-    if INVENTORY not in files:
+    if inventory.PATH not in files:
         return False
-    if set(decode_inventory(files[INVENTORY]).packages) != set(contents.packages):
+    if set(inventory.decode(files[inventory.PATH], name).packages) != set(contents.packages):
         raise ImageError(f"{name} does not fit together: its {CONTENTS} and its dependencies list other packages")
     return True
 
