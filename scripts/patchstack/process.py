@@ -11,8 +11,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -103,6 +105,13 @@ class Stop:
                 self._children.discard(child)
 
 
+class OutputTooLong(MachineError):
+    """The program was ended because it printed more than it may."""
+
+    def __init__(self, argv: Sequence[str], most_bytes: int) -> None:
+        super().__init__(f"`{' '.join(argv[:6])}` was ended: it printed more than {most_bytes} bytes")
+
+
 def _kill_session(child: Popen) -> None:
     """End the child, and all that it started and that did not make a session of its own."""
     with contextlib.suppress(ProcessLookupError):
@@ -123,12 +132,14 @@ def run(
     timeout_s: float | None = None,
     check: bool = True,
     under: Stop | None = None,
+    most_output_bytes: int | None = None,
 ) -> Completed:
     """Run ``argv`` to its end and return what it printed.
 
     ``env`` replaces the whole environment (``None``: inherit it, less the credentials in it). Raises
     `ProcessFailed` for a non-zero end when ``check``, `ProcessTimeout` after ``timeout_s`` seconds, `Stopped` when
-    ``under`` was pulled, and `MachineError` when the program is not there.
+    ``under`` was pulled, `OutputTooLong` when it prints more than ``most_output_bytes``, for code that nobody
+    trusts could fill the disk, and `MachineError` when the program is not there.
     """
     stop = under or Stop()
     with ExitStack() as files:
@@ -151,12 +162,10 @@ def run(
                 said = f"`{argv[0]}` cannot be started: {error.strerror}; install it and run again"
                 raise MachineError(said) from error
 
-        late = False
         with stop.child(argv, begin) as child:
-            try:
-                child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                late = True
+            late = not _ended(child, timeout_s, (out, err), most_output_bytes)
+        if most_output_bytes is not None and _longest((out, err)) > most_output_bytes:
+            raise OutputTooLong(argv, most_output_bytes)
         if stop.pulled:
             raise Stopped(argv, _text(out), _text(err))
         if late:
@@ -165,3 +174,127 @@ def run(
     if check and completed.returncode != 0:
         raise ProcessFailed(completed)
     return completed
+
+
+# What becomes the program, in a process that ends when whoever started it was killed (prctl(2), PR_SET_PDEATHSIG);
+# it asks for that after the start, so it looks whether that was in time.
+_BOUND = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Beside:
+    """A program that runs beside us."""
+
+    def __init__(self, child: Popen) -> None:
+        self._child = child
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def ended_within(self, timeout_s: float) -> int | None:
+        """Its return code, once it has ended; None when it still runs after ``timeout_s``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(timeout_s)
+        return None
+
+
+@contextlib.contextmanager
+def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Iterator[Beside]:
+    """Run ``argv`` until the end of the block, or of the thread that entered it; what it prints is written to ``log``.
+
+    ``argv[0]`` is a path, ``env`` the whole environment. Raises `MachineError` when it cannot be started.
+    """
+    bound = [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *argv]
+
+    def begin() -> Popen:
+        try:
+            with log.open("wb") as out:
+                return subprocess.Popen(
+                    bound,
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise MachineError(f"`{argv[0]}` cannot be started: {error}") from error
+
+    with Stop().child(argv, begin) as child:
+        yield Beside(child)
+
+
+_LOOK_EVERY_S = 0.2
+"""How often what a child has printed is measured, where it may not print without end."""
+
+
+def _longest(streams: Sequence[IO[bytes]]) -> int:
+    return max(os.fstat(stream.fileno()).st_size for stream in streams)
+
+
+def _ended(child: Popen, timeout_s: float | None, printed: Sequence[IO[bytes]], most_bytes: int | None) -> bool:
+    """Whether the child ended, or printed too much, before its time was up."""
+    if most_bytes is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout_s)
+            return True
+        return False
+    ends_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while _longest(printed) <= most_bytes:
+        left_s = _LOOK_EVERY_S if ends_s is None else ends_s - time.monotonic()
+        if left_s <= 0:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(min(_LOOK_EVERY_S, left_s))
+            return True
+    return True
+
+
+@contextlib.contextmanager
+def reading(
+    argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float
+) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """What ``argv`` prints, to be read as it comes: for what is too much to be kept.
+
+    The second value waits for its end: `ProcessFailed` for a non-zero one, `ProcessTimeout` when it was ended after
+    ``timeout_s`` seconds. Call it when the stream has ended; without it a stream cut short reads like a whole one.
+    """
+    with ExitStack() as stack:
+        err = stack.enter_context(tempfile.TemporaryFile())
+
+        def begin() -> Popen:
+            try:
+                return subprocess.Popen(
+                    list(argv),
+                    cwd=cwd,
+                    env=inherited() if env is None else dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise MachineError(f"`{argv[0]}` cannot be started: {error.strerror}; install it") from error
+
+        stop = Stop()
+        child = stack.enter_context(stop.child(argv, begin))
+        assert child.stdout is not None
+        stack.enter_context(child.stdout)
+        clock = threading.Timer(timeout_s, stop.pull)
+        clock.daemon = True
+        clock.start()
+        stack.callback(clock.cancel)
+
+        def ended() -> None:
+            code = child.wait()
+            if stop.pulled:
+                raise ProcessTimeout(argv, timeout_s, "", _text(err))
+            if code != 0:
+                raise ProcessFailed(Completed(tuple(argv), code, "", _text(err)))
+
+        yield child.stdout, ended

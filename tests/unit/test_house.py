@@ -52,7 +52,13 @@ def test_programs_are_started_in_two_places(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=relative)
 def test_github_is_asked_in_one_place(module: Path) -> None:
     if relative(module) not in {"github.py", "patience.py"}:
-        assert not {name for name in imported(module) if name.split(".")[0] in {"github", "requests", "urllib3"}}
+        assert not {name for name in imported(module) if name.split(".")[0] == "github"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_http_is_spoken_to_github_and_to_registries_in_one_place_each(module: Path) -> None:
+    if relative(module) not in {"github.py", "patience.py", "image/wire.py"}:
+        assert not {name for name in imported(module) if name.split(".")[0] in {"oras", "requests", "urllib3"}}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
@@ -72,7 +78,7 @@ def test_library_code_neither_prints_nor_exits(module: Path) -> None:
     assert not exits & {"exit", "_exit", "abort", "system", "popen"}
 
 
-HEAVY = ("git", "github", "jinja2", "rich", "unidiff", "yaml", "pydantic")
+HEAVY = ("git", "github", "jinja2", "oras", "requests", "rich", "unidiff", "yaml", "pydantic")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from urllib.parse import urlsplit
 
 from patchstack.errors import UsageError
 from patchstack.model import LedgerImage
@@ -21,6 +22,7 @@ NIGHTLY, STABLE = "nightly", "stable"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 
 
@@ -42,19 +44,24 @@ class Place:
     @property
     def insecure(self) -> bool:
         """Spoken to without encryption: only this machine itself."""
-        name = self.host.rpartition(":")[0] or self.host
-        try:
-            return ipaddress.ip_address(name.strip("[]")).is_loopback
-        except ValueError:
-            return name == "localhost"
+        return is_loopback(urlsplit(f"//{self.host}").hostname or "")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host's name, without a port, is this machine's own."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def place_of(repository: str) -> Place:
     """``host[:port]/path``; `UsageError` when it is no such name."""
     host, slash, path = repository.partition("/")
-    if not slash or not ({".", ":"} & set(host) or host == "localhost") or not _REPOSITORY.fullmatch(path):
+    is_host = _HOST.fullmatch(host) is not None and bool({".", ":"} & set(host) or host == "localhost")
+    if not slash or not is_host or not _REPOSITORY.fullmatch(path):
         raise UsageError(f"{repository!r} is no repository of a registry: write it as registry.example.com/name/name")
-    return Place(host, path)
+    return Place(host.lower(), path)
 
 
 @dataclass(frozen=True)

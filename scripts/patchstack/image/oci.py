@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchstack.errors import ImageError
+from patchstack.image.names import is_digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -18,6 +19,8 @@ LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 """An index of several platforms is neither: what is extended or promoted is one image."""
+INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
 def digest_of(data: bytes) -> str:
@@ -69,7 +72,7 @@ def parse_manifest(raw: bytes, media_type: str, what: str) -> Manifest:
 
 def _descriptor(body: dict[str, Any]) -> Descriptor:
     digest, size = body["digest"], body["size"]
-    if not isinstance(digest, str) or not isinstance(size, int) or size < 0 or not digest.startswith("sha256:"):
+    if not isinstance(digest, str) or not is_digest(digest) or type(size) is not int or size < 0:
         raise ValueError(f"{digest!r} of {size!r} bytes is no blob")
     notes = tuple(sorted((str(key), str(text)) for key, text in (body.get("annotations") or {}).items()))
     return Descriptor(str(body["mediaType"]), digest, size, notes)
