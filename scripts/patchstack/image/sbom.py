@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import suppress
 from datetime import datetime
 
+from cyclonedx.exception.model import InvalidUriException
 from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Commit, Component, ComponentType, Diff, Patch, PatchClassification, Pedigree
@@ -59,7 +61,7 @@ def _sglang(contents: Contents) -> Component:
         type=ComponentType.LIBRARY,
         bom_ref="base",
         purl=PackageURL("pypi", None, "sglang", contents.release) if released else None,
-        external_references=[] if released else [ExternalReference(type=_VCS, url=XsUri(contents.base))],
+        external_references=[] if released else [ExternalReference(type=_VCS, url=uri) for uri in _uris(contents.base)],
     )
     owner, _, name = contents.fork.partition("/")
     return Component(
@@ -83,18 +85,28 @@ def _patch(item: Item, fork: str) -> Patch:
     The address of a patch is relative to the bill's own place in the image, so that it is read where this image
     has it, whatever becomes of the fork.
     """
+    told_at = item.url if item.url.startswith("https://") else ""
     if item.kind is Kind.PATCH:
-        diff = Diff(url=XsUri(f"{PATCHES}/{item.name}/"))
+        read_at = f"{PATCHES}/{item.name}/"
     else:
-        diff = Diff(url=XsUri(f"{item.url}.diff" if item.url else f"https://github.com/{fork}/commit/{item.head}.diff"))
-    told_at = [item.url] if item.url else _URL.findall(item.upstream_status)
+        read_at = f"{told_at}.diff" if told_at else f"https://github.com/{fork}/commit/{item.head}.diff"
     about = IssueType(
         type=IssueClassification.DEFECT if item.kind is Kind.PATCH else IssueClassification.ENHANCEMENT,
         id=item.name,
         name=item.title or None,
-        references=[XsUri(url) for url in told_at],
+        references=_uris(*([told_at] if told_at else _URL.findall(item.upstream_status))),
     )
-    return Patch(type=_classification(item), diff=diff, resolves=[about])
+    diffs = [Diff(url=uri) for uri in _uris(read_at)]
+    return Patch(type=_classification(item), diff=diffs[0] if diffs else None, resolves=[about])
+
+
+def _uris(*texts: str) -> list[XsUri]:
+    """Those of ``texts`` that are addresses."""
+    found = []
+    for text in texts:
+        with suppress(InvalidUriException):
+            found.append(XsUri(text))
+    return found
 
 
 def _classification(item: Item) -> PatchClassification:
