@@ -322,7 +322,8 @@ class Wire:
                 f"we have no login for {self.place.host}: set {REGISTRY_USER} and {REGISTRY_PASSWORD}, "
                 f"or run `podman login {self.place.host}`"
             )
-        return f"the login shown was that of {self._login.user!r} from {self._login.source}: may that one do this?"
+        shown = f"the login shown was that of {self._login.user!r} from {self._login.source}"
+        return f"{shown}: look whether its password is right, and whether it may do this"
 
 
 class _Shown(AuthBase):
