@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchstack.errors import ImageError
+from patchstack.image.inventory import PATH as INVENTORY
 from patchstack.image.inventory import Inventory, decode_inventory
 from patchstack.image.layer import Layer, read_layer
 from patchstack.image.manifest import Extended, extend, labels_in
@@ -21,7 +22,6 @@ from patchstack.image.registry import Registry
 
 MOST_CONFIG_BYTES = 8 << 20
 MOST_INVENTORY_BYTES = 16 << 20
-INVENTORY = "opt/patchstack/dependencies.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Lower:
 class Appended:
     digest: str
     tag: str
+    provenance: str
+    """What ``sign`` gave."""
 
 
 # --- what the layer goes on ----------------------------------------------------------------------------
@@ -65,7 +67,7 @@ def read_dependencies(registry: Registry, tag: str, name: str) -> Lower | None:
     files = read_layer(_last_layer(registry, manifest, tag), MOST_INVENTORY_BYTES)
     if INVENTORY not in files:
         raise ImageError(f"the last layer of {name} holds no {INVENTORY}: it is no dependency image; remove its tag")
-    return Lower(name, manifest, config, decode_inventory(files[INVENTORY]))
+    return Lower(name, manifest, config, decode_inventory(files[INVENTORY], f"{INVENTORY} of {name}"))
 
 
 def _last_layer(registry: Registry, manifest: Manifest, tag: str) -> bytes:
@@ -74,27 +76,29 @@ def _last_layer(registry: Registry, manifest: Manifest, tag: str) -> bytes:
     return registry.blob(manifest.layers[-1].digest, MOST_INVENTORY_BYTES)
 
 
-def read_base(registry: Registry, source: Registry, base: Reference, root: str) -> Lower:
+def read_base(registry: Registry, source: Registry, base: Reference, root: str, scratch: Path) -> Lower:
     """Somebody else's image, with all its layers in our repository, so that what is made of it stays pullable.
 
-    Which packages it has cannot be known without pulling it: its inventory names none.
+    What cannot be taken over there goes by way of a file in ``scratch``. Which packages the image has cannot be known
+    without pulling it: its inventory names none.
     """
     manifest = source.manifest(base.name)
     for blob in manifest.layers:
-        copy_blob(registry, source, blob)
+        copy_blob(registry, source, blob, scratch)
     config = source.blob(manifest.config.digest, MOST_CONFIG_BYTES)
     return Lower(base.text, manifest, config, Inventory((), root))
 
 
-def copy_blob(registry: Registry, source: Registry, blob: Descriptor) -> None:
+def copy_blob(registry: Registry, source: Registry, blob: Descriptor, scratch: Path) -> None:
     """Have ``blob`` in ``registry``: mounted where both are on one host, else by way of a file."""
     if registry.has_blob(blob.digest):
         return
     if registry.place.host == source.place.host and registry.mount_blob(blob.digest, source.place.path):
         return
-    with tempfile.TemporaryDirectory(prefix="patchstack-blob-") as folder:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".blob-") as folder:
         file = Path(folder) / "blob"
-        source.fetch_blob(blob.digest, file)
+        source.fetch_blob(blob, file)
         registry.push_blob(file, blob.digest)
 
 
@@ -108,11 +112,12 @@ def append(
     labels: Mapping[str, str],
     created: str,
     tag_for: Callable[[str], str],
+    sign: Callable[[str], str] = lambda digest: "",
 ) -> Appended:
-    """Push ``lower`` with ``layer`` on top, read it back, and tag it as ``tag_for`` says of its digest.
+    """Push ``lower`` with ``layer`` on top, read it back, have ``sign`` state what it is, and tag it.
 
-    Raises `ImageError`, with nothing tagged, when the registry does not take it or holds something else than was
-    meant; and when the tag names another image already.
+    ``tag_for`` says of its digest how it is tagged. Raises `ImageError`, with nothing tagged, when the registry does
+    not take it or holds something else than was meant; and when the tag names another image already.
     """
     made = extend(lower.manifest, lower.config, layer, labels, created)
     registry.push_blob(layer.data, layer.digest)
@@ -121,12 +126,13 @@ def append(
     if pushed != made.digest:
         raise ImageError(f"the registry calls the image {pushed} that was pushed as {made.digest}; nothing is tagged")
     read_back(registry, made, lower, layer, labels)
+    provenance = sign(made.digest)  # before it has a name, so that what is named is signed
     tag = tag_for(made.digest)
     registry.tag(made.digest, tag, move=False)
     named = registry.resolve(tag)
     if named != made.digest:
         raise ImageError(f"tag {tag} is {named or 'not there'} after {made.digest} got it: somebody else writes there")
-    return Appended(made.digest, tag)
+    return Appended(made.digest, tag, provenance)
 
 
 def read_back(registry: Registry, made: Extended, lower: Lower, layer: Layer, labels: Mapping[str, str]) -> None:

@@ -8,13 +8,14 @@ that of a manifest that `resolve` looks for, and it has to be told in a registry
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from patchstack.errors import ImageError
 from patchstack.image.layout import blob_of_layout, read_layout
@@ -24,6 +25,7 @@ from patchstack.image.oci import (
     DOCKER_LIST,
     INDEX,
     MANIFEST_TYPES,
+    Descriptor,
     Manifest,
     digest_of,
     parse_manifest,
@@ -137,7 +139,7 @@ class Registry:
             onward = answer.link_to_next()
             if onward is None:
                 return tuple(sorted(set(found)))
-            url = urljoin(answer.url, onward)
+            url = self._wire.onward(answer, onward, what)
             if len(seen) >= PAGES or not self._wire.is_own(url):
                 break
         raise self._wire.error(what, f"its list goes on without an end, or elsewhere, after {len(seen)} pages")
@@ -151,6 +153,18 @@ class Registry:
         if digest_of(data) != digest:
             raise self._wire.error(what, f"what came is {digest_of(data)}, {len(data):,} bytes long; pull it again")
         return data
+
+    def fetch_blob(self, blob: Descriptor, file: Path) -> None:
+        """Write a blob of any size to ``file``, piece by piece; `ImageError` when it is not what ``blob`` says."""
+        what = f"reading blob {blob.digest}"
+        found = hashlib.sha256()
+        answer = self._wire.ask("GET", self._url(f"blobs/{blob.digest}"), what, frozenset({_OK}))
+        with file.open("wb") as out:
+            for piece in answer.pieces(blob.size):
+                found.update(piece)
+                out.write(piece)
+        if f"sha256:{found.hexdigest()}" != blob.digest:
+            raise self._wire.error(what, f"what came is sha256:{found.hexdigest()}; run again")
 
     def has_blob(self, digest: str) -> bool:
         what = f"looking for blob {digest}"
@@ -260,9 +274,7 @@ class Registry:
         there = answer.headers.get("Location", "")
         if not there:
             raise self._wire.error(what, "it does not say where to send it to; its settings are wrong")
-        url = urljoin(answer.url, there)
-        self._wire.require_private(url, what)
-        return url
+        return self._wire.onward(answer, there, what)
 
     def _finish_upload(self, begun: Answer, data: bytes | Path, digest: str, what: str) -> int:
         location = self._location(begun, what)

@@ -41,7 +41,7 @@ SMALL_BYTES = 1 << 16
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _SHOWN_CHARACTERS = 300
-_LATE = (TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError)
+_LATE = (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError)
 
 # oras tells on standard error what it could not do; here whoever asked is told.
 _ORAS_LOG = logging.getLogger("oras.logger")
@@ -109,20 +109,24 @@ class Answer:
 
     def body(self, most_bytes: int = SMALL_BYTES) -> bytes:
         """All of it; `ImageError` when it is longer than ``most_bytes``, ends early, or is too slow."""
+        return b"".join(self.pieces(most_bytes))
+
+    def pieces(self, most_bytes: int) -> Iterator[bytes]:
+        """The same, piece by piece."""
         limits = self._wire.limits
         deadline = time.monotonic() + limits.silence_s + most_bytes / limits.slowest
-        whole = bytearray()
+        read = 0
         pieces = self._response.iter_content(CHUNK_BYTES)
         try:
             while piece := self._wire.attempt(self._what, lambda: next(pieces, b"")):
-                whole += piece
-                if len(whole) > most_bytes:
+                read += len(piece)
+                if read > most_bytes:
                     raise self._wire.error(self._what, f"the answer is longer than the {most_bytes:,} bytes expected")
                 if time.monotonic() > deadline:
                     raise self._wire.error(self._what, "the answer came too slowly; run again")
+                yield piece
         finally:
             self.close()
-        return bytes(whole)
 
     def close(self) -> None:
         self._response.close()
@@ -206,16 +210,21 @@ class Wire:
         """What ``do`` finds; whatever goes wrong on the way is one `ImageError`."""
         try:
             return do()
-        except (requests.exceptions.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             why = _cause(error)
         # Not where the error is at hand: as its context it would bring along frames that hold the login.
         raise self.error(what, why)
 
-    def require_private(self, url: str, what: str) -> None:
-        """Raise `ImageError` where what is encrypted would go on unencrypted."""
-        there = urlsplit(url)
+    def onward(self, answer: Answer, target: str, what: str) -> str:
+        """The whole address that an answer sends us to; `ImageError` for one that is none, or not as private."""
+        try:
+            url = urljoin(answer.url, target)
+            there, shown = urlsplit(url), _origin(url)
+        except ValueError:
+            raise self.error(what, "it sends us on to what is no address; its settings are wrong") from None
         if there.scheme != "https" and not (self.place.insecure and is_loopback(there.hostname or "")):
-            raise self.error(what, f"it sends us on to {_origin(url)}, which is not encrypted; its settings are wrong")
+            raise self.error(what, f"it sends us on to {shown}, which is not encrypted; its settings are wrong")
+        return url
 
     def authorization(self, url: str) -> Mapping[str, str]:
         """The header for a request to ``url``: for the registry itself, and for no other."""
@@ -237,8 +246,7 @@ class Wire:
             if answer.status not in _MOVED or method not in {"GET", "HEAD"} or not onward:
                 return answer
             answer.close()
-            url = urljoin(url, onward)
-            self.require_private(url, what)
+            url = self.onward(answer, onward, what)
         raise self.error(what, f"it sends us on more than {REDIRECTS} times; its settings are wrong")
 
     def _once(self, method: str, url: str, what: str, headers: Mapping[str, str] | None, body: Body | None) -> Answer:
@@ -277,10 +285,7 @@ class Wire:
             return True
         if kind != "bearer":
             return False
-        realm = parse_auth_header(challenge).realm or ""
-        there = urlsplit(realm)
-        if there.scheme != "https" and not (there.scheme == "http" and is_loopback(there.hostname or "")):
-            raise self.error(what, f"it wants the login to be sent to {realm!r}, which is not encrypted; nothing was")
+        realm = self.onward(answer, parse_auth_header(challenge).realm or "", f"{what}: a token")
         # Made anew: oras would show the token that was just refused, be it too old or for another purpose.
         auth = self._backend("token", self._login)
         what = f"{what}: a token from {_origin(realm)}"
@@ -313,7 +318,7 @@ class Wire:
         if answer.status >= 500:
             return "it has a problem of its own: run again when that is over"
         if answer.status in _MOVED:
-            return f"write the repository as {_origin(urljoin(answer.url, answer.headers.get('Location', '')))}/…"
+            return "the repository is elsewhere: write it by the name that it has now"
         return "look whether this is the repository that deploy.yaml should name"
 
     def _login_remedy(self) -> str:
