@@ -20,9 +20,12 @@ from patchstack.actions import take_no_commands
 from patchstack.commands.answer import answer
 from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
+from patchstack.commands.image import image
 from patchstack.commands.init import init
 from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
+from patchstack.commands.registry import registry
+from patchstack.commands.retire import retire
 from patchstack.commands.review import review
 from patchstack.commands.status import status
 from patchstack.console import (
@@ -324,6 +327,8 @@ main_group.add_command(answer)
 main_group.add_command(nightly)
 main_group.add_command(status)
 main_group.add_command(bed)
+for verb in (image, registry, retire):
+    main_group.add_command(verb)
 
 
 def main() -> NoReturn:
