@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchstack.model import GuardOutcome, ImageCheck, ImageRef, ImageResult, ImageTests, LedgerImage, LedgerLine
-from patchstack.report.page import Badge, Line, Prose, Quoted, Section, Table
+from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section, Table
 
 IMAGE = "Image"
 CHECK_COLUMNS = ("Looked at", "Outcome", "What was seen", "Seconds")
@@ -42,6 +42,13 @@ def section(result: ImageResult | None, tests: ImageTests | None) -> tuple[Secti
     table = Table(CHECK_COLUMNS, rows) if rows else None
     unseen: tuple[Line, ...] = () if rows else (("Nobody has looked inside it.",),)
     return (Section(IMAGE, (pulled(result.image), made(result.image), *unseen), table=table),)
+
+
+def tests_page(tests: ImageTests) -> Page:
+    """What was seen inside one image, alone."""
+    lead: Line = ("Image ", Quoted(f"{tests.repository}@{tests.digest}"), ".")
+    table = Table(CHECK_COLUMNS, tuple(_row(check) for check in tests.checks))
+    return Page("Image check", (lead,), (Section(IMAGE, (), table=table),))
 
 
 def _row(check: ImageCheck) -> tuple[Line, ...]:

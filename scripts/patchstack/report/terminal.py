@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
-from patchstack.model import Composition, GuardReport, MergePlan, NightReport, Promotion, Verdicts
-from patchstack.report import pages, words
+from patchstack.model import Composition, GuardReport, ImageTests, MergePlan, NightReport, Promotion, Verdicts
+from patchstack.report import image_words, pages, words
 from patchstack.report.inert import visible
 from patchstack.report.page import Badge, Block, Line, Link, Page, Prose, Quoted, Section, Table
 from patchstack.report.status import StatusView, status_page
@@ -65,6 +65,10 @@ def render_proof(report: GuardReport) -> str:
 
 def render_promotion(promotion: Promotion, dry_run: bool) -> str:
     return page_text(pages.promotion_page(promotion, dry_run))
+
+
+def render_image_tests(tests: ImageTests) -> str:
+    return page_text(image_words.tests_page(tests))
 
 
 def render_status(status: StatusView) -> str:
