@@ -7,12 +7,18 @@ composition that lacks a patch on request, leaves something open: INCOMPLETE, ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from patchstack.model import (
     Composition,
     GuardOutcome,
     GuardReport,
+    ImageCheck,
+    ImageRef,
+    ImageResult,
+    ImageTests,
     Kind,
+    Look,
     Reason,
     Sha,
     Standing,
@@ -23,7 +29,8 @@ from patchstack.model import (
 from patchstack.regress.ground import BASE, Ground
 from patchstack.regress.suites import BED_SUITE
 
-CPU = "cpu"
+CPU, IMAGE = "cpu", "image"
+CUDA = "cuda"
 _SHOWN = 3
 """Names of scenarios in one reason; the report has all of them."""
 _GREEN = GuardOutcome.PASS
@@ -36,28 +43,90 @@ def judge(
     composition: Composition,
     grounds: Mapping[str, Ground],
     report: GuardReport,
+    image: ImageResult | None = None,
+    image_tests: ImageTests | None = None,
+    runtime: str = "",
 ) -> Verdicts:
     """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs.
 
-    ``grounds`` has for each patch of the composition the tree on which its guards must have failed.
+    ``grounds`` has for each patch of the composition the tree on which its guards must have failed. ``image`` is what
+    became of its image (None: nobody has tried), ``image_tests`` what was seen inside, and ``runtime`` the one that
+    deploy.yaml says for the lane's image; empty where it says none.
     """
     red, open_ends = _of_cpu_lane(report)
     open_ends = [*_beside_the_composition(composition, grounds, report), *open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
     not_run = {need: _not_run(need, report) for need in every_need}
-    return Verdicts(tuple(_verdict(name, needs, not_run, red, open_ends) for name, needs in channels.items()))
+    found = _of_image(composition, image, image_tests, runtime, not_run.get(IMAGE, ""))
+    if not found.open_ends and not found.red:
+        not_run.pop(IMAGE, None)  # it is there, also for a channel that does not need it
+    return Verdicts(tuple(_verdict(name, needs, not_run, red, open_ends, found) for name, needs in channels.items()))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What makes the image red, for every channel, and what a channel that needs it still lacks."""
+
+    red: tuple[str, ...]
+    open_ends: tuple[str, ...]
 
 
 def _verdict(
-    name: str, needs: Sequence[str], not_run: Mapping[str, str], red: Sequence[str], open_ends: Sequence[str]
+    name: str,
+    needs: Sequence[str],
+    not_run: Mapping[str, str],
+    red: Sequence[str],
+    open_ends: Sequence[str],
+    image: _Image,
 ) -> Verdict:
     """``not_run`` has for every need of any channel the scenarios that did not run."""
     reasons = [*red, *open_ends] if CPU in needs else []
-    absent = [f"it needs {need}, which did not run{not_run[need]}" for need in needs if need != CPU]
-    failed = bool(red) and CPU in needs
+    absent = [f"it needs {need}, which did not run{not_run[need]}" for need in needs if need not in (CPU, IMAGE)]
+    if IMAGE in needs:
+        absent = [*image.open_ends, *absent]
+    failed = bool(image.red) or (bool(red) and CPU in needs)
     status = Status.FAIL if failed else Status.INCOMPLETE if reasons or absent else Status.PASS
     skipped = tuple(f"{need}: {name} does not need it{said}" for need, said in not_run.items() if need not in needs)
-    return Verdict(name, status, (*reasons, *absent), skipped)
+    return Verdict(name, status, (*image.red, *reasons, *absent), skipped)
+
+
+def _of_image(
+    composition: Composition, result: ImageResult | None, tests: ImageTests | None, runtime: str, not_run: str
+) -> _Image:
+    image = result.image if result else None
+    if result is None or image is None:
+        why = f": {result.why_not}" if result else not_run
+        return _Image((), (f"it needs image, which did not run{why}",))
+    said = f"the image {image.digest[:19]}"
+    tree = next((text for key, text in image.labels if key.endswith(".patchstack.tree")), "none")
+    if tree != composition.tree:
+        return _Image((), (f"it needs image, and {said} is of tree {tree[:12]}, not of {composition.tree[:12]}",))
+    if tests is None:
+        return _Image((), (f"it needs image, and nobody looked inside {said}: run `patchstack image-check`",))
+    if (tests.repository, tests.digest) != (image.repository, image.digest):
+        other = f"{tests.repository}@{tests.digest[:19]}"
+        return _Image((), (f"it needs image, and what was looked at is {other}, not {said}",))
+    red = tuple(_told(check) for check in tests.checks if check.outcome in _RED)
+    open_ends = [_told(check) for check in tests.checks if check.outcome not in _RED and not _in_order(check, image)]
+    seen = [check.name for check in tests.checks]
+    open_ends += [f"image: {look.value}: nobody looked" for look in Look if look.value not in seen]
+    open_ends += [f"image: {name}: it answers twice" for name in sorted(set(seen)) if seen.count(name) > 1]
+    if not runtime:
+        open_ends.append("it needs image, and deploy.yaml has none for this lane: add it")
+    elif runtime != image.runtime:
+        open_ends.append(f"it needs the {runtime} image, and this night made the {image.runtime} one")
+    return _Image(red, tuple(open_ends))
+
+
+def _told(check: ImageCheck) -> str:
+    return f"image: {check.name}: {check.outcome.value}: {check.detail}"
+
+
+def _in_order(check: ImageCheck, image: ImageRef) -> bool:
+    """Green, or not done by rule: somebody else's image names no packages, and one for GPUs does not serve without."""
+    if check.outcome is not GuardOutcome.SKIPPED_BY_RULE:
+        return check.outcome is _GREEN
+    return check.name == Look.PACKAGES or (check.name == Look.REQUEST and image.runtime == CUDA)
 
 
 def _not_run(need: str, report: GuardReport) -> str:

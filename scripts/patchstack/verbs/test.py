@@ -10,7 +10,7 @@ from pathlib import Path
 from patchstack import __version__
 from patchstack.deadline import Deadline
 from patchstack.errors import GateFailed, Incomplete
-from patchstack.model import Base, Composition, GuardReport, Status, Verdicts
+from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, Status, Verdicts
 from patchstack.regress.bed import Bed
 from patchstack.regress.gate import judge
 from patchstack.regress.ground import Ground
@@ -129,15 +129,30 @@ def default_jobs() -> int:
     return min(len(os.sched_getaffinity(0)) + 1, MOST_JOBS)
 
 
-def verdicts_on(work: Workplace, composition: Composition, report: GuardReport) -> Verdicts:
-    """What ``report`` says of ``composition`` for each channel of deploy.yaml."""
+def verdicts_on(
+    work: Workplace,
+    composition: Composition,
+    report: GuardReport,
+    image: ImageResult | None = None,
+    image_tests: ImageTests | None = None,
+) -> Verdicts:
+    """What ``report``, and what was seen of the image, say of ``composition`` for each channel of deploy.yaml."""
     needs = {name: channel.needs for name, channel in work.config.channels.items()}
-    return judge(needs, composition, grounds_of(work.store(), composition), report)
+    runtime = work.lane.image.runtime if work.lane.image else ""
+    return judge(needs, composition, grounds_of(work.store(), composition), report, image, image_tests, runtime)
+
+
+def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
+    """What became of the run's image, and what was seen inside it; None for what nobody has tried."""
+    return (
+        run.read(ImageResult) if run.has(ImageResult) else None,
+        run.read(ImageTests) if run.has(ImageTests) else None,
+    )
 
 
 def gate(work: Workplace, run: Run, composition: Composition, report: GuardReport) -> Verdicts:
     """The verdict for each channel of deploy.yaml, written into ``run``."""
-    verdicts = verdicts_on(work, composition, report)
+    verdicts = verdicts_on(work, composition, report, *image_said(run))
     run.write(verdicts)
     return verdicts
 
