@@ -16,7 +16,7 @@ from pathlib import Path
 from patchstack.config import BaseImage, Image
 from patchstack.errors import ImageError, UsageError
 from patchstack.image.append import Lower, append, read_base, read_dependencies
-from patchstack.image.build import build, builder_at_hand
+from patchstack.image.build import LABEL_RECIPE, build, builder_at_hand
 from patchstack.image.delta import delta
 from patchstack.image.embedded import PROGRAM, REPOSITORY, find_program, serve
 from patchstack.image.layer import FileEntry, make_layer
@@ -272,7 +272,7 @@ def _build(work: Workplace, registry: Registry, recipe: Recipe, composition: Com
 
 def _require_recipe(lower: Lower, recipe: Recipe, name: str) -> None:
     """The tag says what it was made from, and so does a label: that the two agree is no accident."""
-    found = next((text for key, text in lower.labels.items() if key.endswith(".patchstack.recipe")), None)
+    found = lower.labels.get(LABEL_RECIPE)
     if found != recipe.key:
         raise ImageError(
             f"{name} says that it was made by recipe {found or 'none'}, and its tag is that of {recipe.key}: it is not "

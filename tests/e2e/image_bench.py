@@ -1,0 +1,192 @@
+"""A lane whose image is in a real registry on loopback, on a dependency image of a few kilobytes.
+
+bench = ImageBench(tmp_path, place)
+bench.push_dependencies()
+made = bench.make(bench.compose({"python/sglang/a.py": "changed\n"}))
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.unit.builders import Content, Workshop
+from tests.unit.verbs.fork_bench import workplace
+
+from patchstack.git import Repository
+from patchstack.image.build import LABEL_RECIPE
+from patchstack.image.inventory import PATH as INVENTORY
+from patchstack.image.inventory import Inventory
+from patchstack.image.names import CUDA, Place, dependency_tag
+from patchstack.image.oci import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, digest_of
+from patchstack.image.recipe import Recipe, read_recipe
+from patchstack.image.registry import Registry
+from patchstack.model import (
+    Base,
+    Candidates,
+    Composition,
+    Fingerprint,
+    ImageRef,
+    Kind,
+    LedgerImage,
+    MergePlan,
+    Native,
+    Package,
+    Sha,
+    Topic,
+)
+from patchstack.store import Run
+from patchstack.verbs.image import make_image
+from patchstack.workplace import Workplace
+
+ROOT = "/opt/sglang/lib/python3.11/site-packages"
+SITE = ROOT[1:]
+RELEASE = "0.5.12.post1"
+BASE: Mapping[str, Content] = {
+    "python/sglang/__init__.py": "__version__ = 'x'\n",
+    "python/sglang/a.py": "a\n",
+    "python/sglang/gone/b.py": "b\n",
+    "python/sglang/gone/deep/c.py": "c\n",
+    "python/sglang/file_then_folder": "f\n",
+    "python/sglang/folder_then_file/d.py": "d\n",
+}
+PACKAGES = (Package("debian", "libc6", "2.36-9"), Package("python", "torch", "2.9.1"))
+NATIVE = Native("cp311", "manylinux_2_34_x86_64", f"sglang-{RELEASE}-cp311-cp311-manylinux_2_34_x86_64.whl", "a" * 64)
+DEPLOY = """\
+schema: 1
+fork: {{repo: acme/sglang}}
+lanes:
+  production:
+    upstream: {{pypi: sglang==0.5.12.post1}}
+    branch: deploy
+    image: {{repository: {repository}, runtime: cuda{more}}}
+channels:
+  nightly: {{needs: [cpu]}}
+"""
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        folders = {str(parent) for path in files for parent in Path(path).parents} - {"."}
+        for folder in sorted(folders):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for path, data in sorted(files.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+@dataclass
+class ImageBench:
+    folder: Path
+    place: Place
+    more: str = ""
+    """More of the lane's image in deploy.yaml."""
+
+    def __post_init__(self) -> None:
+        (self.folder / "patches").mkdir(parents=True, exist_ok=True)
+        (self.folder / "patches" / "series").write_text("")
+        (self.folder / "deploy.yaml").write_text(DEPLOY.format(repository=self.place.name, more=self.more))
+        Repository.init(self.folder / "remote.git")
+
+    @property
+    def work(self) -> Workplace:
+        return workplace(self.folder, remote=str(self.folder / "remote.git"), local=True)
+
+    # --- what there is ---
+
+    @property
+    def store(self) -> Repository:
+        return self.work.store()
+
+    def compose(self, changes: Mapping[str, Content], base: Mapping[str, Content] = BASE) -> Composition:
+        """The release with one pull request's ``changes``."""
+        shop = Workshop(self.work.state.store_git)
+        tree = shop.tree(base)
+        release = Base(f"sglang=={RELEASE}", RELEASE, shop.commit_tree("base", tree, when=1), tree, (NATIVE,))
+        replaced = {path for path in changes if any(held.startswith(f"{path}/") for held in base)}
+        removed = replaced | {path for path, content in changes.items() if content is None}
+        put = {path: content for path, content in changes.items() if content is not None}
+        composed = shop.tree(put, shop.tree(dict.fromkeys(removed), tree))
+        topic = shop.commit_tree("a change", composed, release.commit, when=2)
+        octopus = shop.commit_tree("octopus", composed, release.commit, topic, when=3)
+        pull = Topic("#1", Kind.PULL, "a change", "Bob", topic, topic, release.commit, topic, "id", ())
+        return Composition("production", release, octopus, composed, (pull,), (), Fingerprint(composed, ()))
+
+    def begin(self, composition: Composition) -> Run:
+        """A run that has been planned and composed."""
+        run = self.work.state.new_run()
+        run.write(Candidates(composition.base, composition.included, composition.left_out))
+        run.write(MergePlan("production", composition.base, composition.included, (), composition.fingerprint))
+        run.write(composition)
+        return run
+
+    # --- the dependency image ---
+
+    def recipe(self) -> Recipe:
+        base = Base(f"sglang=={RELEASE}", RELEASE, Sha("0" * 40), Sha("0" * 40), (NATIVE,))
+        recipe = read_recipe(base, CUDA, self.folder)
+        assert isinstance(recipe, Recipe), recipe
+        return recipe
+
+    @property
+    def dependency_tag(self) -> str:
+        return dependency_tag(CUDA, self.recipe().key)
+
+    def push_dependencies(self, *, recipe: str = "", extra: bytes = b"", tag: str = "") -> str:
+        """A dependency image that has the release installed as `compose` has it; its digest."""
+        base: dict[str, bytes] = {
+            f"{SITE}/{path.removeprefix('python/')}": str(content).encode() for path, content in BASE.items()
+        }
+        site = tar({**base, f"{SITE}/torch/__init__.py": b"torch\n" + extra, "etc/debian_version": b"12\n"})
+        inventory = tar({INVENTORY: Inventory(PACKAGES, ROOT).encode()})
+        layers = [(gzip.compress(data, mtime=0), digest_of(data)) for data in (site, inventory)]
+        config = json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "created": "1980-01-01T00:00:00Z",
+                "config": {
+                    "Env": ["PATH=/opt/sglang/bin:/usr/bin"],
+                    "Entrypoint": ["python3"],
+                    "Labels": {LABEL_RECIPE: recipe or self.recipe().key, "io.buildah.version": "1"},
+                },
+                "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]},
+                "history": [{"created_by": "first"}, {"created_by": "second"}],
+            }
+        ).encode()
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST,
+                "config": Descriptor(CONFIG, digest_of(config), len(config)).encode(),
+                "layers": [Descriptor(LAYER_GZIP, digest_of(data), len(data)).encode() for data, _ in layers],
+            }
+        ).encode()
+        with Registry.at(self.place) as registry:
+            for blob in (config, *(data for data, _ in layers)):
+                registry.push_blob(blob, digest_of(blob))
+            digest = registry.push_manifest(manifest, MANIFEST)
+            registry.tag(digest, tag or self.dependency_tag, move=True)
+        return digest
+
+    # --- the image ---
+
+    def make(self, composition: Composition, previous: LedgerImage | None = None) -> ImageRef:
+        made = make_image(self.work, self.begin(composition), composition, previous)
+        assert made.image is not None, made.why_not
+        return made.image
+
+
+def at_registry(bench: ImageBench, place: Place) -> ImageBench:
+    """The same lane with its repository elsewhere."""
+    return replace(bench, place=place)
