@@ -162,7 +162,7 @@ def _same_packages(registry: Registry, manifest: Manifest, name: str, contents: 
     files = read_layer(registry.blob(manifest.layers[-2].digest, MOST_INVENTORY_BYTES), MOST_UNPACKED_BYTES)
     if inventory.PATH not in files:
         return False
-    if set(inventory.decode(files[inventory.PATH], name).packages) != set(contents.packages):
+    if set(inventory.decode_inventory(files[inventory.PATH], name).packages) != set(contents.packages):
         raise ImageError(f"{name} does not fit together: its {CONTENTS} and its dependencies list other packages")
     return True
 
