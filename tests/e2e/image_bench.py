@@ -54,7 +54,10 @@ BASE: Mapping[str, Content] = {
     "python/sglang/gone/deep/c.py": "c\n",
     "python/sglang/file_then_folder": "f\n",
     "python/sglang/folder_then_file/d.py": "d\n",
+    "python/sglang/kept/g.py": "g\n",
 }
+NATIVE_PART = "sglang/kept/_core.so"
+"""A compiled part: it is in the release's wheel and in the image, and in no tree."""
 PACKAGES = (Package("debian", "libc6", "2.36-9"), Package("python", "torch", "2.9.1"))
 NATIVE = Native("cp311", "manylinux_2_34_x86_64", f"sglang-{RELEASE}-cp311-cp311-manylinux_2_34_x86_64.whl", "a" * 64)
 DEPLOY = """\
@@ -147,7 +150,14 @@ class ImageBench:
         base: dict[str, bytes] = {
             f"{SITE}/{path.removeprefix('python/')}": str(content).encode() for path, content in BASE.items()
         }
-        site = tar({**base, f"{SITE}/torch/__init__.py": b"torch\n" + extra, "etc/debian_version": b"12\n"})
+        site = tar(
+            {
+                **base,
+                f"{SITE}/{NATIVE_PART}": b"compiled",
+                f"{SITE}/torch/__init__.py": b"torch\n" + extra,
+                "etc/debian_version": b"12\n",
+            }
+        )
         inventory = tar({INVENTORY: Inventory(PACKAGES, ROOT).encode()})
         layers = [(gzip.compress(data, mtime=0), digest_of(data)) for data in (site, inventory)]
         config = json.dumps(

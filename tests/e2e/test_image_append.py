@@ -1,4 +1,4 @@
-"""The night's image in a real registry: one layer on what is there, read back before it has a name, and nothing else."""
+"""The night's image in a real registry: one layer on what is there, read back before it has a name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.e2e.image_bench import PACKAGES, SITE, ImageBench
+from tests.e2e.image_bench import NATIVE_PART, PACKAGES, SITE, ImageBench
 from tests.support.image_registry import Fault, faulty, registry, skopeo
 from tests.unit.builders import Content, Link, Program
+from tests.unit.verbs.fork_bench import release
 
 from patchstack import process
 from patchstack.errors import ImageError
@@ -21,6 +22,7 @@ from patchstack.image.build import LABEL_RECIPE
 from patchstack.image.names import Place
 from patchstack.image.registry import Registry
 from patchstack.model import ImageRef, ImageResult, LedgerImage
+from patchstack.store import cache_folder
 from patchstack.verbs.image import make_image
 
 CHANGE: Mapping[str, Content] = {"python/sglang/a.py": "changed\n"}
@@ -30,6 +32,7 @@ EVERYTHING: Mapping[str, Content] = {
     "python/sglang/run": Program("#!/bin/sh\n"),
     "python/sglang/link.py": Link("new/e.py"),
     "python/sglang/gone": None,
+    "python/sglang/kept": None,
     "python/sglang/file_then_folder": None,
     "python/sglang/file_then_folder/f.py": "f\n",
     "python/sglang/folder_then_file": "file now\n",
@@ -37,8 +40,11 @@ EVERYTHING: Mapping[str, Content] = {
 
 
 @pytest.fixture(autouse=True)
-def images_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def images_are_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PATCHSTACK_IMAGE")
+    monkeypatch.setenv("PATCHSTACK_CACHE", str(tmp_path / "cache"))
+    cache_folder()
+    release(sources={f"python/{NATIVE_PART}": "compiled"})
 
 
 @pytest.fixture
@@ -118,6 +124,8 @@ def test_what_is_unpacked_is_the_composed_tree_deletions_included(bench: ImageBe
         "file_then_folder": "folder",
         "file_then_folder/f.py": "644 f\n",
         "folder_then_file": "644 file now\n",
+        "kept": "folder",
+        "kept/_core.so": "644 compiled",
         "link.py": "-> new/e.py",
         "new": "folder",
         "new/e.py": "644 e\n",
@@ -311,8 +319,11 @@ class Done:
 
 def patchstack(bench: ImageBench, *argv: str, **env: str) -> Done:
     done = subprocess.run(
-        [sys.executable, "-c", "from patchstack.cli import main; main()"]
-        + ["--offline", "--local", "--remote", str(bench.folder / "remote.git"), *argv],
+        [
+            *(sys.executable, "-c", "from patchstack.cli import main; main()"),
+            *("--offline", "--local", "--remote", str(bench.folder / "remote.git")),
+            *argv,
+        ],
         cwd=bench.folder,
         env={**os.environ, **env},
         capture_output=True,
