@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-from patchstack.errors import ImageError
+from patchstack.errors import ImageError, MachineError
 from patchstack.image.layout import blob_of_layout, read_layout
 from patchstack.image.login import Login
 from patchstack.image.names import Place, is_digest
@@ -128,7 +128,7 @@ class Registry:
         what = "listing the tags"
         found: list[str] = []
         seen: set[str] = set()
-        url = self._url("tags/list")
+        url = f"{self._wire.origin}{self._url('tags/list')}"
         while url not in seen:
             seen.add(url)
             answer = self._wire.ask("GET", url, what, frozenset({_OK, _NOT_FOUND}))
@@ -155,16 +155,24 @@ class Registry:
         return data
 
     def fetch_blob(self, blob: Descriptor, file: Path) -> None:
-        """Write a blob of any size to ``file``, piece by piece; `ImageError` when it is not what ``blob`` says."""
+        """Write a blob of any size to ``file``, piece by piece; `ImageError`, and no file, when it is another."""
         what = f"reading blob {blob.digest}"
         found = hashlib.sha256()
         answer = self._wire.ask("GET", self._url(f"blobs/{blob.digest}"), what, frozenset({_OK}))
-        with file.open("wb") as out:
-            for piece in answer.pieces(blob.size):
-                found.update(piece)
-                out.write(piece)
-        if f"sha256:{found.hexdigest()}" != blob.digest:
-            raise self._wire.error(what, f"what came is sha256:{found.hexdigest()}; run again")
+        try:
+            with file.open("wb") as out:
+                for piece in answer.pieces(blob.size):
+                    found.update(piece)
+                    out.write(piece)
+            if f"sha256:{found.hexdigest()}" != blob.digest:
+                raise self._wire.error(what, f"what came is sha256:{found.hexdigest()}; pull it again")
+        except OSError as error:
+            answer.close()
+            file.unlink(missing_ok=True)
+            raise MachineError(f"{file} cannot be written: {error.strerror}; make room for it") from error
+        except ImageError:
+            file.unlink(missing_ok=True)
+            raise
 
     def has_blob(self, digest: str) -> bool:
         what = f"looking for blob {digest}"

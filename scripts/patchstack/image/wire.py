@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -112,13 +113,14 @@ class Answer:
         return b"".join(self.pieces(most_bytes))
 
     def pieces(self, most_bytes: int) -> Iterator[bytes]:
-        """The same, piece by piece."""
+        """The same, piece by piece; the answer is closed when the last was taken, or none will be."""
         limits = self._wire.limits
         deadline = time.monotonic() + limits.silence_s + most_bytes / limits.slowest
         read = 0
-        pieces = self._response.iter_content(CHUNK_BYTES)
+        raw: urllib3.BaseHTTPResponse = self._response.raw
         try:
-            while piece := self._wire.attempt(self._what, lambda: next(pieces, b"")):
+            # As it comes: read(), as requests does it, would wait for a whole chunk for as long as that takes.
+            while piece := self._wire.attempt(self._what, lambda: raw.read1(CHUNK_BYTES)):
                 read += len(piece)
                 if read > most_bytes:
                     raise self._wire.error(self._what, f"the answer is longer than the {most_bytes:,} bytes expected")
@@ -142,9 +144,10 @@ class Answer:
         """
         try:
             first = json.loads(self.body())["errors"][0]
-            return str(first.get("code") or ""), str(first.get("message") or "")
+            code, message = str(first.get("code") or ""), str(first.get("message") or "")
         except (ImageError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return "", ""
+        return self._wire.without_secrets(code), self._wire.without_secrets(message)
 
 
 class Wire:
@@ -186,8 +189,7 @@ class Wire:
         """
         url = urljoin(self.origin, url)
         answer = self._follow(method, url, what, headers, body)
-        if answer.status == 401 and self._authenticate(answer, what):
-            answer.close()
+        if answer.status == 401 and self._met(answer, what):
             answer = self._follow(method, url, what, headers, body)
         if answer.status not in expected:
             self.refuse(answer, what)
@@ -204,7 +206,7 @@ class Wire:
 
     def error(self, what: str, why: str, answer: Answer | None = None) -> ImageError:
         remedy = f"; {self._remedy(answer)}" if answer is not None else ""
-        return ImageError(self._without_secrets(f"{self.place.name}: {what}: {why}{remedy}"))
+        return ImageError(self.without_secrets(f"{self.place.name}: {what}: {why}{remedy}"))
 
     def attempt(self, what: str, do: Callable[[], _Found]) -> _Found:
         """What ``do`` finds; whatever goes wrong on the way is one `ImageError`."""
@@ -222,7 +224,8 @@ class Wire:
             there, shown = urlsplit(url), _origin(url)
         except ValueError:
             raise self.error(what, "it sends us on to what is no address; its settings are wrong") from None
-        if there.scheme != "https" and not (self.place.insecure and is_loopback(there.hostname or "")):
+        is_local = there.scheme == "http" and self.place.insecure and is_loopback(there.hostname or "")
+        if there.scheme != "https" and not is_local:
             raise self.error(what, f"it sends us on to {shown}, which is not encrypted; its settings are wrong")
         return url
 
@@ -245,8 +248,8 @@ class Wire:
             onward = answer.headers.get("Location", "")
             if answer.status not in _MOVED or method not in {"GET", "HEAD"} or not onward:
                 return answer
-            answer.close()
-            url = self.onward(answer, onward, what)
+            with closing(answer):
+                url = self.onward(answer, onward, what)
         raise self.error(what, f"it sends us on more than {REDIRECTS} times; its settings are wrong")
 
     def _once(self, method: str, url: str, what: str, headers: Mapping[str, str] | None, body: Body | None) -> Answer:
@@ -274,6 +277,18 @@ class Wire:
 
     # --- logins ---
 
+    def _met(self, demand: Answer, what: str) -> bool:
+        """Whether the demand for a login is met, and the request can be sent again."""
+        met = False
+        try:
+            met = self._authenticate(demand, what)
+        except ImageError:
+            demand.close()
+            raise
+        if met:
+            demand.close()
+        return met
+
     def _authenticate(self, answer: Answer, what: str) -> bool:
         """Do as the registry demands; False where that was done already, or there is nothing to show."""
         challenge = answer.headers.get("WWW-Authenticate", "")
@@ -285,7 +300,10 @@ class Wire:
             return True
         if kind != "bearer":
             return False
-        realm = self.onward(answer, parse_auth_header(challenge).realm or "", f"{what}: a token")
+        realm = parse_auth_header(challenge).realm or ""
+        if not realm.startswith(("http://", "https://")):  # oras makes an address of anything
+            raise self.error(what, "it demands a token, and does not say of whom; its settings are wrong")
+        self.onward(answer, realm, f"{what}: a token")
         # Made anew: oras would show the token that was just refused, be it too old or for another purpose.
         auth = self._backend("token", self._login)
         what = f"{what}: a token from {_origin(realm)}"
@@ -304,7 +322,7 @@ class Wire:
         """What oras was answered, for it only tells whether it liked that."""
         self._last_status = response.status_code
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
         text = self._login.out_of(text) if self._login is not None else text
         token = getattr(self._auth, "token", None)
         return text.replace(token, "***") if token else text
@@ -364,7 +382,7 @@ def _is_granted(auth: Any, demand: Answer) -> bool:
         _, granted = auth.authenticate_request(demand, {})
     except (AttributeError, TypeError):  # JSON of another shape than a token's
         return False
-    return bool(granted) and isinstance(auth.token, str)
+    return bool(granted) and isinstance(auth.token, str) and auth.token.isascii() and auth.token.isprintable()
 
 
 def _origin(url: str) -> str:
