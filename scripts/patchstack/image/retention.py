@@ -121,17 +121,18 @@ def retire(
     statements = tuple(
         Retired(held, (name,), f"the statement on {image.tags[0]}")
         for image in images
-        if (held := holding.tags.get(name := statement_tag(image.digest))) is not None and by_digest[held] == [name]
+        if (held := holding.tags.get(name := statement_tag(image.digest))) is not None
+        and by_digest[held] == [name]
+        and held not in needed.promoted
     )
-    used = {*needed.promoted_on, *(below for image, below in holding.made_on.items() if image not in gone)}
+    below_those = (below for image, below in holding.made_on.items() if image not in gone)
+    used = {*needed.promoted, *needed.promoted_on, *below_those}
     dependencies = tuple(
         Retired(digest, tuple(tags), "no image that stays was made on it")
         for digest, tags in by_digest.items()
         if all(map(is_dependencies, tags)) and not {*tags} & {*needed.recipes} and digest not in used
     )
-    if holding.unread:
-        return Retirement(statements, images, ())
-    return Retirement(statements, images, dependencies)
+    return Retirement(statements, images, () if holding.unread else dependencies)
 
 
 def _are_old(lane: str, tags: Collection[str], oldest: date) -> bool:
