@@ -20,8 +20,10 @@ from patchstack.actions import take_no_commands
 from patchstack.commands.answer import answer
 from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
+from patchstack.commands.explain import explain
 from patchstack.commands.image import image
 from patchstack.commands.init import init
+from patchstack.commands.ledger import ledger
 from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
 from patchstack.commands.registry import registry
@@ -326,6 +328,8 @@ main_group.add_command(answer)
 
 main_group.add_command(nightly)
 main_group.add_command(status)
+main_group.add_command(explain)
+main_group.add_command(ledger)
 main_group.add_command(bed)
 for verb in (image, registry, retire):
     main_group.add_command(verb)
