@@ -82,8 +82,9 @@ class Buildah:
 
     def steps(self, folders: Folders, target: str, labels: Mapping[str, str]) -> Sequence[Step]:
         store = (BUILDAH, "--root", str(folders.work / "store"), "--runroot", str(folders.work / "run"))
-        made = [*store, "build", "--isolation", "chroot", "--layers", "--no-cache", "--http-proxy=false"]
-        made += ["--timestamp", str(EPOCH_S), "--format", "oci", "--target", target, "--tag", TAG]
+        made = [*store, "build", "--isolation", "chroot", "--layers", "--no-cache", "--no-hosts"]
+        made += ["--timestamp", str(EPOCH_S), "--identity-label=false", "--http-proxy=false"]
+        made += ["--format", "oci", "--target", target, "--tag", TAG]
         made += [part for name, text in sorted(labels.items()) for part in ("--label", f"{name}={text}")]
         made.append(str(folders.context))
         pushed = [*store, "push", "--quiet", "--format", "oci", TAG, f"oci:{folders.layout}:{TAG}"]

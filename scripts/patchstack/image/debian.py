@@ -22,14 +22,19 @@ LIMIT_S = 1800.0
 _LEFT_OUT = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*")
 _KEPT = "/usr/share/doc/*/copyright"
 
-# Bytecode holds the time of its source, which changes in the image: it would be stale, and is none.
-_NO_BYTECODE = 'find "$1/usr" -xdev -name __pycache__ -prune -exec rm -rf {} +'
+# mmdebstrap puts this machine's name and resolver there. Bytecode holds the time of its source, which changes in the
+# image: it would be stale. The loader's cache of inodes and times would be, too.
+_HOOKS = (
+    'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"',
+    'rm -rf "$1/var/cache/ldconfig"',
+    'find "$1/usr" -xdev -name __pycache__ -prune -exec rm -rf {} +',
+)
 
 
 def argv(packages: Sequence[str], target: Path) -> list[str]:
     command = [PROGRAM, "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
     command += [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
-    command += [f"--dpkgopt=path-include={_KEPT}", f"--customize-hook={_NO_BYTECODE}"]
+    command += [f"--dpkgopt=path-include={_KEPT}", *(f"--customize-hook={hook}" for hook in _HOOKS)]
     if KEYRING.is_file():  # on Ubuntu apt itself does not trust Debian
         command.append(f"--keyring={KEYRING}")
     return [*command, SUITE, str(target)]

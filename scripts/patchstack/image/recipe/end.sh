@@ -2,6 +2,6 @@
 set -eu
 export PYTHONDONTWRITEBYTECODE=1 HOME=/tmp/home CUDA_VISIBLE_DEVICES=
 mkdir -p "$HOME"
-(cd "$HOME" && python3 /mnt/smoke.py)
+(cd "$HOME" && python3 /context/smoke.py)
 rm -rf /tmp/* /tmp/.[!.]*
-python3 /mnt/collect.py
+python3 /context/collect.py

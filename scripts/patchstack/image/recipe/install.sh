@@ -2,8 +2,8 @@
 # pip runs out of its wheel and is not in the image. Bytecode holds the time of its source, so none is kept.
 set -eu
 export PYTHONDONTWRITEBYTECODE=1
-pip=$(echo /mnt/wheels/pip-[0-9]*.whl)
+pip=$(echo /context/wheels/pip-[0-9]*.whl)
 python3 "$pip/pip" install --quiet --disable-pip-version-check --no-input --no-cache-dir \
-  --no-index --find-links /mnt/wheels --no-deps --require-hashes --only-binary :all: --no-compile \
-  --requirement "/mnt/locks/$1.txt"
+  --no-index --find-links /context/wheels --no-deps --require-hashes --only-binary :all: --no-compile \
+  --requirement "/context/locks/$1.txt"
 find /opt/sglang -name __pycache__ -prune -exec rm -rf {} +
