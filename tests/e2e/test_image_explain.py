@@ -13,14 +13,29 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.e2e.image_bench import ImageBench
 from tests.support.image_registry import registry, skopeo, small_image
-from tests.unit.image.fixed_image import CONTENTS, ED25519, OTHER, P256, RECIPE, SOURCES, public_of, public_pem, signer
+from tests.unit.image.fixed_image import (
+    CONTENTS,
+    ED25519,
+    OTHER,
+    P256,
+    RECIPE,
+    SOURCES,
+    pem,
+    public_of,
+    public_pem,
+    signer,
+)
 
 from patchstack import process
 from patchstack.cli import main_group
+from patchstack.credential import SIGNING_KEY
 from patchstack.errors import PatchstackError
 from patchstack.image.append import Lower, append, read_dependencies
 from patchstack.image.contents import contents_digest, files_of, labels_of
+from patchstack.image.embedded import serve
+from patchstack.image.explain import Seen, Signature
 from patchstack.image.inventory import Inventory
 from patchstack.image.layer import FileEntry, make_layer
 from patchstack.image.manifest import extend
@@ -32,6 +47,7 @@ from patchstack.image.signing import Private
 from patchstack.image.statement import PAYLOAD, push_statement, read_statements, statement
 from patchstack.model import Contents, Item, Kind, Package, Sha
 from patchstack.report.inside import render_inside
+from patchstack.verbs.explain import explain
 
 ROOT = "/opt/sglang/lib/python3.11/site-packages"
 PACKAGES = (Package("debian", "libc6", "2.36-9+deb12u10"), Package("python", "numpy", "2.3.5"))
@@ -230,6 +246,49 @@ def test_two_images_are_compared(bench: Bench) -> None:
     assert [(item["name"], item["change"]) for item in body["items"]] == [("colocate-tp", "added"), ("#41", "removed")]
     assert body["packages"] == []
     assert same.endswith("It is one image.\n")
+
+
+def test_what_a_night_makes_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verb that makes images and the one that reads them agree on every part."""
+    monkeypatch.delenv("PATCHSTACK_IMAGE")
+    monkeypatch.setenv(SIGNING_KEY, pem(ED25519))
+    with registry(tmp_path / "registry") as place:
+        made = ImageBench(tmp_path / "lane", place, ", public_key: image.pub.pem")
+        (made.folder / "image.pub.pem").write_bytes(public_pem(ED25519))
+        made.push_dependencies()
+        composition = made.compose({"python/sglang/a.py": "changed\n"})
+        image = made.make(composition)
+
+        found = explain(made.work, image.tag)
+
+    assert (found.repository, found.digest, found.labels) == (image.repository, image.digest, image.labels)
+    assert (found.signature, found.compared, found.not_compared) == (Signature.VERIFIED, tuple(Seen), ())
+    assert found.contents.tree == composition.tree
+    assert [(item.name, item.author, item.head) for item in found.contents.items] == [
+        ("#1", "Bob", composition.included[0].head)
+    ]
+
+
+def test_the_registry_of_this_machine_needs_no_signature(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = bench.checkout.parent / "local"
+    local.mkdir()
+    deploy = DEPLOY.format(repository=bench.place.name, key=", public_key: image.pub.pem")
+    (local / "deploy.yaml").write_text(deploy.replace(", remote: remote.git", ""))
+    (local / "image.pub.pem").write_bytes(public_pem(ED25519))
+    with serve(local / ".patchstack" / "registry") as place, Registry.at(place) as client:
+        dependencies(client, PACKAGES).push(client, DEPS)
+        digest = replace(bench, registry=client).push(key=None)
+        other = replace(bench, registry=client).push(bench.contents(lane="edge"), key=OTHER, tag="foreign")
+    argv = ["--config", str(local / "deploy.yaml"), "--local", "explain"]
+
+    for name in (TAG, f"sglang:{TAG}", f"sglang@{digest}", digest):
+        done = CliRunner().invoke(main_group, [*argv, name])
+
+        assert (done.exit_code, done.stdout.splitlines()[0]) == (0, f"Image sglang@{digest}"), done.output
+        assert "patchstack --local registry serves it" in done.stdout
+        assert "not verified: who made it: it is not signed" in done.stdout
+    refused = CliRunner().invoke(main_group, [*argv, "foreign"]).exception
+    assert f"the statement on {other} is not signed by" in str(refused)
 
 
 # --- what it does not let pass -------------------------------------------------------------------------
