@@ -10,9 +10,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.builders import Content, Workshop
@@ -44,6 +47,7 @@ from patchstack.store import Run
 from patchstack.verbs.image import make_image
 from patchstack.workplace import Workplace
 
+REPOSITORY = Path(__file__).parents[2]
 ROOT = "/opt/sglang/lib/python3.11/site-packages"
 SITE = ROOT[1:]
 RELEASE = "0.5.12.post1"
@@ -197,6 +201,32 @@ class ImageBench:
         return made.image
 
 
-def at_registry(bench: ImageBench, place: Place) -> ImageBench:
-    """The same lane with its repository elsewhere."""
-    return replace(bench, place=place)
+def tags(place: Place) -> dict[str, str | None]:
+    with Registry.at(place) as held:
+        return {tag: held.resolve(tag) for tag in held.tags()}
+
+
+# --- the command line ---
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def patchstack(bench: ImageBench, *argv: str, **env: str) -> Done:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from patchstack.cli import main; main()"),
+            *("--offline", "--local", "--remote", str(bench.folder / "remote.git")),
+            *argv,
+        ],
+        cwd=bench.folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

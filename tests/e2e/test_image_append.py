@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.e2e.image_bench import NATIVE_PART, PACKAGES, SITE, ImageBench
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.e2e.image_bench import NATIVE_PART, PACKAGES, REPOSITORY, ROOT, SITE, ImageBench, patchstack, tags
 from tests.support.image_registry import Fault, faulty, registry, skopeo
 from tests.unit.builders import Content, Link, Program
-from tests.unit.verbs.fork_bench import release
+from tests.unit.image.fixed_image import pem, public_pem
+from tests.unit.verbs.fork_bench import release, workplace
 
 from patchstack import process
-from patchstack.errors import ImageError
+from patchstack.credential import SIGNING_KEY
+from patchstack.errors import ImageError, UsageError
+from patchstack.image import recipe
 from patchstack.image.build import LABEL_RECIPE
-from patchstack.image.names import Place
+from patchstack.image.embedded import serve
+from patchstack.image.names import Place, dependency_tag, statement_tag
+from patchstack.image.recipe import Recipe, read_recipe
 from patchstack.image.registry import Registry
+from patchstack.image.signing import public_key
+from patchstack.image.statement import read_statements, verified
 from patchstack.model import ImageRef, ImageResult, LedgerImage
 from patchstack.store import cache_folder
-from patchstack.verbs.image import make_image
+from patchstack.verbs.image import make_image, open_registry
 
 CHANGE: Mapping[str, Content] = {"python/sglang/a.py": "changed\n"}
 EVERYTHING: Mapping[str, Content] = {
@@ -58,11 +63,6 @@ def bench(tmp_path: Path, place: Place) -> ImageBench:
     bench = ImageBench(tmp_path / "lane", place)
     bench.push_dependencies()
     return bench
-
-
-def tags(place: Place) -> dict[str, str | None]:
-    with Registry.at(place) as held:
-        return {tag: held.resolve(tag) for tag in held.tags()}
 
 
 def blobs(folder: Path) -> set[str]:
@@ -195,6 +195,82 @@ def test_another_image_of_the_same_tree_and_day_has_a_number(bench: ImageBench) 
     assert tags(bench.place)[first.tag] == first.digest
 
 
+# --- on somebody else's image, signed, and in the registry of this machine ---
+
+
+def test_somebody_elses_image_has_its_layers_taken_over(tmp_path: Path, place: Place) -> None:
+    with registry(tmp_path / "elsewhere", path="lmsys/sglang") as elsewhere:
+        theirs = ImageBench(tmp_path / "theirs", elsewhere).push_dependencies(tag="v1")
+        name = f"{elsewhere.name}@{theirs}"
+        bench = ImageBench(tmp_path / "lane", place, f", base: {{name: '{name}', root: {ROOT}}}")
+        made = bench.make(bench.compose(CHANGE))
+    # Theirs has gone, and ours is whole.
+    root = unpacked(bench, made.digest, tmp_path / "look")
+    assert (root / SITE / "sglang/a.py").read_text() == "changed\n"
+    contents = json.loads((root / "opt/patchstack/contents.json").read_text())
+    assert (contents["packages"], contents["dependencies"], made.dependencies) == ([], theirs, theirs)
+    assert dict(made.labels)["org.opencontainers.image.base.name"] == name
+    assert len(made.recipe) == 64
+    assert set(tags(place)) == {made.tag}
+
+
+def test_an_image_is_signed_before_it_has_a_name(
+    bench: ImageBench, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = Ed25519PrivateKey.generate()
+    (bench.folder / "image.pub.pem").write_bytes(public_pem(private))
+    bench = ImageBench(bench.folder, place, ", public_key: image.pub.pem")
+    composition = bench.compose(CHANGE)
+    run, before = bench.begin(composition), tags(place)
+    with pytest.raises(UsageError, match="PATCHSTACK_SIGNING_KEY is not set"):
+        make_image(bench.work, run, composition, None)
+    assert tags(place) == before
+
+    monkeypatch.setenv(SIGNING_KEY, pem(private))
+    with faulty(place) as proxy:
+        through = ImageBench(bench.folder, proxy.place, bench.more)
+        proxy.fail(Fault("PUT", "*/manifests/nightly-*", status=500, code="UNKNOWN"))
+        with pytest.raises(ImageError):
+            make_image(through.work, run, composition, None)
+    (statement,) = set(tags(place)) - set(before)
+    assert statement.endswith(".att")
+
+    made = ImageBench(bench.folder, place, bench.more).make(composition)
+    assert tags(place)[statement_tag(made.digest)] == made.provenance
+    with Registry.at(place) as held:
+        assert verified(read_statements(held, made.digest), public_key(public_pem(private), "it"), made.digest)
+
+
+def test_a_local_night_has_its_image_in_the_registry_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = tmp_path / "lane"
+    bench = ImageBench(lane, Place("registry.example.com", "acme/sglang"))
+    for name in ("locks", "standins"):
+        (lane / "tests/support").mkdir(parents=True, exist_ok=True)
+        (lane / "tests/support" / name).symlink_to(REPOSITORY / "tests/support" / name)
+    monkeypatch.setattr(recipe, "can_be_had", lambda *_: False)  # an index would be asked
+    work = workplace(lane, local=True)
+    composition = bench.compose(CHANGE)
+    with serve(lane / ".patchstack/registry") as place:
+        known = read_recipe(composition.base, "cpu", lane)
+        assert isinstance(known, Recipe)
+        tag = dependency_tag("cpu", known.key)
+        ImageBench(tmp_path / "other", place).push_dependencies(recipe=known.key, tag=tag)
+
+    made = make_image(work, bench.begin(composition), composition, None).image
+    assert made is not None
+    assert (made.repository, made.runtime, made.tag) == ("sglang", "cpu", f"cpu-20261121-{composition.tree[:7]}")
+    assert dict(made.labels)["org.opencontainers.image.base.name"] == f"sglang:{tag}"
+    with open_registry(work) as held:
+        assert held is not None
+        assert held.resolve(made.tag) == made.digest
+    # The port is another each time, and nothing of it is in the image.
+    again = make_image(work, bench.begin(composition), composition, None).image
+    assert again is not None
+    assert again.digest == made.digest
+
+
 # --- why there is none ---
 
 
@@ -308,29 +384,6 @@ def test_a_registry_that_fails_half_way_has_no_new_name(
 
 
 # --- the command line ---
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-def patchstack(bench: ImageBench, *argv: str, **env: str) -> Done:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", "from patchstack.cli import main; main()"),
-            *("--offline", "--local", "--remote", str(bench.folder / "remote.git")),
-            *argv,
-        ],
-        cwd=bench.folder,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def test_the_verb_makes_the_image_of_a_run(bench: ImageBench) -> None:

@@ -43,11 +43,14 @@ SWITCH, OFF = "PATCHSTACK_IMAGE", "none"
 
 def image_settings(work: Workplace) -> Image | None:
     """What tonight's image is to be; None where the lane has none, or images are switched off for this night."""
-    return None if _is_switched_off() else _settings(work)
+    return None if _is_switched_off() else lane_image(work)
 
 
-def _settings(work: Workplace) -> Image | None:
-    """On a remote of this machine alone it is the small image in a registry of this machine alone, for every lane."""
+def lane_image(work: Workplace) -> Image | None:
+    """What the lane's images are, whatever becomes of tonight's.
+
+    On a remote of this machine alone it is the small image in a registry of this machine alone, for every lane.
+    """
     configured = work.lane.image
     if not work.embedded:
         return configured
@@ -65,7 +68,7 @@ def _is_switched_off() -> bool:
 @contextmanager
 def open_registry(work: Workplace) -> Iterator[Registry | None]:
     """The lane's registry, or this machine's own for the time of the block; None where there is neither."""
-    settings = _settings(work)
+    settings = lane_image(work)
     if settings is None or (work.embedded and find_program() is None):
         yield None
     elif work.embedded:

@@ -23,7 +23,7 @@ from patchstack.model import LedgerImage
 from patchstack.release.remote import read_remote
 from patchstack.store import now_utc
 from patchstack.verbs.author import base_of
-from patchstack.verbs.image import image_settings, open_registry, registry_folder, why_none
+from patchstack.verbs.image import lane_image, open_registry, registry_folder, why_none
 from patchstack.verbs.remote import list_remote, naming_the_way_out, open_remote
 from patchstack.workplace import Workplace
 
@@ -34,10 +34,10 @@ def retire_images(work: Workplace, *, dry_run: bool = False) -> Retirement:
     Raises `UsageError` where the lane has no registry, `RemoteError` when the ledger cannot be read, and `ImageError`
     when the registry fails or holds what the ledger cannot explain. What is deleted then is only what was decided.
     """
-    settings = image_settings(work)
+    settings = lane_image(work)
     with open_registry(work) as registry:
         if settings is None or registry is None:
-            raise UsageError(why_none(work))
+            raise UsageError(f"no registry to clear: {why_none(work)}")
         lanes = _lanes_of_the_repository(work)
         decided = retire(
             _holding(registry, lanes),
@@ -59,7 +59,7 @@ def retire_images(work: Workplace, *, dry_run: bool = False) -> Retirement:
 
 def _lanes_of_the_repository(work: Workplace) -> tuple[str, ...]:
     """The lanes whose images are in the same repository; in the embedded registry all are."""
-    settings = image_settings(work)
+    settings = lane_image(work)
     same = {
         name
         for name, lane in work.config.lanes.items()
@@ -112,7 +112,7 @@ def _recipes(work: Workplace, lanes: tuple[str, ...]) -> Mapping[str, str]:
     """The tag of the dependency image of each lane, by lane; a lane without a recipe has none."""
     found = {}
     for name in lanes:
-        settings = image_settings(work) if work.embedded else work.config.lanes[name].image
+        settings = lane_image(work) if work.embedded else work.config.lanes[name].image
         if settings is None or settings.base is not None:
             continue
         recipe = read_recipe(base_of(work, work.store(), name), settings.runtime, work.root, cache=work.cache)
