@@ -85,7 +85,9 @@ def reference(text: str, default: Place | None) -> Reference:
     """``repository:tag``, ``repository@sha256:…``, or a bare tag or digest of ``default``."""
     repository, at, digest = text.partition("@")
     if at:
-        name = digest
+        # A tag before a digest says only where somebody found it.
+        path, slash, last = repository.rpartition("/")
+        repository, name = f"{path}{slash}{last.partition(':')[0]}", digest
     elif is_digest(text) or "/" not in text:
         repository, name = "", text
     else:
