@@ -22,6 +22,7 @@ from patchstack.commands.bed import bed
 from patchstack.commands.comment import comment
 from patchstack.commands.explain import explain
 from patchstack.commands.image import image
+from patchstack.commands.image_check import image_check
 from patchstack.commands.init import init
 from patchstack.commands.ledger import ledger
 from patchstack.commands.nightly import nightly
@@ -78,7 +79,7 @@ def main_group(
 ) -> None:
     """Compose SGLang patches and pull requests on a pinned release, prove the result, promote it.
 
-    A night is `plan`, `merge`, `test`, `promote`, `report` in this order; `nightly` runs them all. Without
+    A night is `plan`, `merge`, `image`, `test`, `promote`, `report` in this order; `nightly` runs them all. Without
     --run a verb runs the verbs before it in a new run.
     """
     context.obj = Options(config, state or config.parent / ".patchstack", lane, remote, local, offline)
@@ -237,12 +238,15 @@ def promote(options: Options, run_id: str | None, as_json: bool, dry_run: bool) 
     """Move the deploy branch to a run that passed its gate. [default: the newest run with a verdict]"""
     from patchstack import store
     from patchstack.report.terminal import render_promotion
+    from patchstack.verbs.image_tags import follow_ledger
     from patchstack.verbs.promote import promote as run_promote
+    from patchstack.verbs.remote import open_remote
 
     work = workplace(options)
     with work.locked():
         made = run_promote(work, work.judged_run(run_id), dry_run=dry_run)
-    for note in made.notes:
+        followed = () if dry_run else follow_ledger(work, open_remote(work).history).notes
+    for note in (*made.notes, *followed):
         work.progress(note)
     emit(store.encode(made.promotion) if as_json else render_promotion(made.promotion, dry_run))
 
@@ -331,7 +335,7 @@ main_group.add_command(status)
 main_group.add_command(explain)
 main_group.add_command(ledger)
 main_group.add_command(bed)
-for verb in (image, registry, retire):
+for verb in (image, image_check, registry, retire):
     main_group.add_command(verb)
 
 

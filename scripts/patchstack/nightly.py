@@ -28,6 +28,9 @@ from patchstack.model import (
     Candidates,
     Composition,
     GuardReport,
+    ImageResult,
+    ImageTests,
+    LedgerImage,
     LedgerLine,
     MergePlan,
     NightReport,
@@ -38,13 +41,16 @@ from patchstack.model import (
     Timing,
     Verdict,
 )
-from patchstack.pack import REPORT_TEXT, keep_run, read_value, unpacked, write_pack
+from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
 from patchstack.release.remote import RemoteState
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
 from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.image import make_image
+from patchstack.verbs.image_check import check_image
+from patchstack.verbs.image_tags import follow_ledger, image_is_due
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote, repair
 from patchstack.verbs.remote import list_remote, open_remote
@@ -57,6 +63,7 @@ class Until(StrEnum):
     """The last stage that a process does of a night."""
 
     MERGE = "merge"
+    IMAGE = "image"
     TEST = "test"
     PROMOTE = "promote"
 
@@ -76,8 +83,10 @@ class Part:
 WHOLE = Part()
 
 NO_GITHUB = "no GitHub was asked: the candidates are the remote's refs/pull/*/head"
+NO_IMAGE_PART = "the part of the night that makes the image did not run: `patchstack nightly --until image`"
 NOT_OVER = {
     Until.MERGE: "the night is composed and goes on elsewhere: no guard has run yet",
+    Until.IMAGE: "the image is pushed and the night goes on elsewhere: no guard has run yet",
     Until.TEST: "the night is tested and goes on elsewhere: nothing was moved yet",
 }
 
@@ -88,7 +97,9 @@ class _Sofar:
 
     plan: MergePlan | None = None
     composition: Composition | None = None
+    image: ImageResult | None = None
     tests: GuardReport | None = None
+    image_tests: ImageTests | None = None
     verdicts: tuple[Verdict, ...] = ()
     promotion: Promotion | None = None
     previous: LedgerLine | None = None
@@ -111,6 +122,7 @@ class _Sofar:
         return cls(
             plan=plan,
             composition=composition,
+            image=report.image,
             previous=report.previous,
             range_diffs=report.range_diffs,
             notes=[note for note in report.notes if note not in {NO_GITHUB, *NOT_OVER.values()}],
@@ -135,27 +147,35 @@ def night(
     there stays as it is. Wrong input is refused before anything is made. After that a failure that stops the
     night is in the report with its exit code. The pack has the report, however the part ended.
     """
-    run, sofar, tests = _begin(work, part)
+    run, sofar, said = _begin(work, part)
     if sofar.ended is not None:
         report = sofar.ended
     else:
         spent_s = sum(timing.seconds for timing in sofar.timings)
         minutes = work.config.deadline_min if deadline_min is None else deadline_min
-        doing = _Doing(force, jobs, part.until, tests, Deadline.after(minutes, spent_s=spent_s))
+        doing = _Doing(force, jobs, part.until, said, Deadline.after(minutes, spent_s=spent_s))
         report = _go_on(work, run, sofar, doing)
     if part.pack is not None:
         write_pack(run, work.state, work.store(), part.pack)
     return report
 
 
-def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, GuardReport | None]:
+@dataclass(frozen=True)
+class _Said:
+    """What was found out on another machine."""
+
+    tests: GuardReport
+    image_tests: ImageTests | None
+
+
+def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
     """The run, what is known of its night, and what its guards have said on another machine."""
     if part.unpack is None:
         require_token(work)
         validate(work.config_path)
         return work.state.new_run(), _Sofar(no_github=work.local), None
     validate(work.config_path)
-    tests: GuardReport | None = None
+    said: _Said | None = None
     with unpacked(part.unpack, work.state, work.store(), work.lane_name) as fresh:
         composition = read_composition(work, fresh) if fresh.has(Composition) else None
         report = fresh.read(NightReport)
@@ -164,11 +184,11 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, GuardReport | None
             if composition is None:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
             if part.tests is not None:
-                tests = read_value(part.tests, GuardReport)
-                require_said_of(work, composition, tests)
+                said = _Said(read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests))
+                require_said_of(work, composition, said.tests)
         run = keep_run(fresh, work.state)
         write_whole(run.folder / REPORT_TEXT, render_markdown(report))
-    return run, sofar, tests
+    return run, sofar, said
 
 
 @dataclass(frozen=True)
@@ -178,7 +198,7 @@ class _Doing:
     force: bool
     jobs: int | None
     until: Until
-    tests: GuardReport | None
+    said: _Said | None
     deadline: Deadline
 
 
@@ -205,12 +225,11 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         sofar.composition = _compose(work, run, clock, sofar, doing)
     if sofar.composition is None or doing.until is Until.MERGE:
         return
-    if doing.tests is None:
-        with clock.stage("test"), work.progress.stage("test"):
-            sofar.tests = run_guards(work, run, sofar.composition, jobs=doing.jobs, deadline=doing.deadline)
-    else:
-        sofar.tests = doing.tests
-        run.write(doing.tests)
+    _image(work, run, clock, sofar, doing)
+    if doing.until is Until.IMAGE:
+        return
+    _test(work, run, clock, sofar, doing)
+    assert sofar.tests is not None
     late = [said for ran in sofar.tests.runs for said in ran.results if said.reason == REASON]
     if late:
         sofar.notes.append(
@@ -226,8 +245,43 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
             _repair(work, sofar, open_remote(work))
     with clock.stage("promote"), work.progress.stage("promote"):
         promoted = promote(work, run)
-    sofar.promotion = promoted.promotion
-    sofar.notes += promoted.notes
+        sofar.promotion = promoted.promotion
+        sofar.notes += promoted.notes
+        sofar.notes += follow_ledger(work, open_remote(work).history).notes
+
+
+def _image(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
+    """Make and push tonight's image, where another part has not; what it then lacks, the gate says."""
+    assert sofar.composition is not None
+    if sofar.image is not None:
+        return
+    if doing.said is not None:  # what is made now, nobody has tested
+        sofar.image = ImageResult(None, NO_IMAGE_PART)
+        run.write(sofar.image)
+        return
+    with clock.stage("image"), work.progress.stage("image"):
+        sofar.image = make_image(work, run, sofar.composition, _image_of(sofar.previous))
+
+
+def _image_of(line: LedgerLine | None) -> LedgerImage | None:
+    return line.image if line else None
+
+
+def _test(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
+    """Look inside the image and run the guards, or take what was found elsewhere."""
+    assert sofar.composition is not None
+    assert sofar.image is not None
+    if doing.said is not None:
+        sofar.tests, sofar.image_tests = doing.said.tests, doing.said.image_tests
+        run.write(doing.said.tests)
+        if doing.said.image_tests is not None:
+            run.write(doing.said.image_tests)
+        return
+    if sofar.image.image is not None:
+        with clock.stage("image check"), work.progress.stage("image check"):
+            sofar.image_tests = check_image(work, run, sofar.composition, sofar.image)
+    with clock.stage("test"), work.progress.stage("test"):
+        sofar.tests = run_guards(work, run, sofar.composition, jobs=doing.jobs, deadline=doing.deadline)
 
 
 def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> Composition | None:
@@ -252,6 +306,7 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
 
 def _repair(work: Workplace, sofar: _Sofar, remote: RemoteState) -> None:
     sofar.may_write = True
+    sofar.notes += follow_ledger(work, remote.history).notes
     repaired = repair(work, remote)
     sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
     sofar.notes += [f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere]
@@ -268,7 +323,7 @@ def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> boo
         newest = work.newest_report()
     except UsageError:  # damaged, or another version's: how that night ended is not known
         return False
-    return newest is None or newest.headline is Status.PASS
+    return (newest is None or newest.headline is Status.PASS) and not image_is_due(work, last.line)
 
 
 def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | None, until: Until) -> NightReport:
@@ -282,7 +337,9 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         headline=Status.INCOMPLETE if goes_on else _headline(failure),
         nothing_to_do=sofar.nothing_to_do,
         composition=sofar.composition,
+        image=sofar.image,
         tests=sofar.tests,
+        image_tests=sofar.image_tests,
         verdicts=sofar.verdicts,
         promotion=sofar.promotion,
         previous=sofar.previous,

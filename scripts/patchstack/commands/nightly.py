@@ -22,7 +22,7 @@ from patchstack.console import (
 from patchstack.errors import UsageError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-STAGES = ("merge", "test", "promote")
+STAGES = ("merge", "image", "test", "promote")
 
 
 @click.command(name="nightly")
@@ -54,8 +54,9 @@ def nightly(
 ) -> None:
     """A whole night: the verbs in order, under one lock, with a report whatever happens.
 
-    In parts, on several machines: `--until merge --pack night.tar`, then `--unpack night.tar --until test --pack
-    tests.tar`, then `--unpack night.tar --tests tests.tar`. Only the last part writes to the remote.
+    In parts, on several machines: `--until merge --pack night.tar`, then `--unpack night.tar --until image --pack
+    image.tar`, then `--unpack image.tar --until test --pack tests.tar`, then `--unpack image.tar --tests tests.tar`.
+    Only the last part writes to the git remote; the second and the last write to the registry.
     """
     _require_one_part(force, until, pack, unpack, tests, dry_run)
     from patchstack import store

@@ -16,6 +16,7 @@ from patchstack.errors import PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.git import version as git_version
 from patchstack.github import TOKEN_VARIABLES, connect, token_of_environment
+from patchstack.image.files import recipe_digest
 from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
@@ -250,4 +251,5 @@ def _inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
     return {
         **{f"guards of {suite.slug}": suite.digest for suite in suites},
         "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
+        "image": recipe_digest(work.lane.image),
     }

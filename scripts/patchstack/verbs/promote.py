@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from patchstack.errors import RemoteError, UsageError
-from patchstack.model import Composition, GuardReport, Promotion, Verdicts
+from patchstack.errors import ImageError, RemoteError, UsageError
+from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
 from patchstack.release.ledger import History
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
 from patchstack.release.remote import RemoteState
-from patchstack.release.status import StatusReport, read_status
+from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
+from patchstack.verbs.image import open_registry
+from patchstack.verbs.image_tags import ledger_image, read_tags, require_pullable, tested_image
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.settled import known_reports, last_settled
-from patchstack.verbs.test import verdicts_on
+from patchstack.verbs.test import image_said, verdicts_on
 from patchstack.workplace import Workplace
 
 
@@ -38,17 +40,19 @@ class Promoted:
 def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move.
 
-    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already, and
-    `RemoteError` when another night was promoted since the run began.
+    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already,
+    `RemoteError` when another night was promoted since the run began, and `ImageError` when the registry has not
+    the image that was tested.
     """
     composition, verdicts = read_composition(work, run), run.read(Verdicts)
-    if verdicts != verdicts_on(work, composition, run.read(GuardReport)):
+    if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run)):
         raise UsageError(
             f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
             f"now; nothing was moved: run `patchstack test --run {run.id}`"
         )
     store, remote = work.store(), open_remote(work)
     _require_next(run, composition, remote.history)
+    image = _image_to_promote(work, run)
     decision = decide(
         night=run.id,
         at=now_utc(),
@@ -56,12 +60,26 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         stack=Source(*stack_of(work, composition)),
         verdicts=verdicts.verdicts,
         remote=remote,
+        image=image,
     )
     if dry_run:
         return Promoted(decision.promotion, decision.notes)
     promotion = push_promotion(store, work.remote, decision)
     run.write(promotion)
     return Promoted(promotion, decision.notes)
+
+
+def _image_to_promote(work: Workplace, run: Run) -> LedgerImage | None:
+    """Tonight's image, green and still in its registry; None where the night has none that is green."""
+    tested = tested_image(*image_said(run))
+    if tested is None:
+        return None
+    image = ledger_image(tested)
+    with open_registry(work) as registry:
+        if registry is None:
+            raise ImageError(f"the registry of {image.repository} is not at hand any more; nothing was moved")
+        require_pullable(registry, image)
+    return image
 
 
 def _require_next(run: Run, composition: Composition, history: History) -> None:
@@ -85,7 +103,7 @@ def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence
     missing = work.embedded and not (Path(work.remote) / "HEAD").is_file()
     judged = work.newest(Verdicts)
     with naming_the_way_out(work):
-        return read_status(
+        found = read_status(
             work.store(),
             None if missing else work.remote,
             lane=work.lane_name,
@@ -98,3 +116,13 @@ def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence
             settled=last_settled(work) if max_age is not None else None,
             max_age=max_age,
         )
+    return _with_image_tags(work, found) if found.image_night else found
+
+
+def _with_image_tags(work: Workplace, found: StatusReport) -> StatusReport:
+    """A registry that does not answer is told of, like a tag that lags: it is no reason to say nothing of the rest."""
+    try:
+        tags = read_tags(work, open_remote(work).history).tags
+    except ImageError as error:
+        return replace(found, registry_problem=str(error))
+    return replace(found, image_tags_lag=tuple(ImageTagStatus(t.name, t.wanted, t.found) for t in tags if t.lags))

@@ -1,0 +1,136 @@
+"""Moving image tags, made to follow the ledger: after a promotion, and at the start of each night for what was lost.
+
+`deploy` is the commit point, the registry is told after it. A tag can therefore lag behind, never be ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from patchstack.errors import ImageError
+from patchstack.image.build import builder_at_hand
+from patchstack.image.engine import engine_at_hand
+from patchstack.image.names import PromotedImage, moving_tags
+from patchstack.image.registry import Registry
+from patchstack.model import GuardOutcome, ImageRef, ImageResult, ImageTests, LedgerImage, LedgerLine, Look
+from patchstack.release.ledger import History
+from patchstack.verbs.image import image_settings, open_registry
+from patchstack.workplace import Workplace
+
+_GREEN = {GuardOutcome.PASS, GuardOutcome.SKIPPED_BY_RULE}
+
+
+@dataclass(frozen=True)
+class ImageTag:
+    """A moving tag, and what the registry holds under its name."""
+
+    name: str
+    wanted: str
+    """The digest that the ledger gives it."""
+    found: str | None
+
+    @property
+    def lags(self) -> bool:
+        return self.found != self.wanted
+
+
+@dataclass(frozen=True)
+class ImageTags:
+    """What was found of a lane's moving tags, and what was done about it."""
+
+    tags: tuple[ImageTag, ...] = ()
+    moved: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    """Tags whose image the registry does not hold any more: nothing can be done about them here."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a night is told."""
+        return (
+            *(f"image tag {name} follows the ledger now" for name in self.moved),
+            *(
+                f"image tag {name} stays where it is: the registry has lost the image of its night"
+                for name in self.lost
+            ),
+        )
+
+
+def tested_image(result: ImageResult | None, tests: ImageTests | None) -> ImageRef | None:
+    """Tonight's image, if every check of that very digest was green: no other is promoted."""
+    image = result.image if result else None
+    if image is None or tests is None or (tests.repository, tests.digest) != (image.repository, image.digest):
+        return None
+    outcomes = {check.outcome for check in tests.checks}
+    looked = {check.name for check in tests.checks} == {look.value for look in Look}
+    return image if looked and GuardOutcome.PASS in outcomes and outcomes <= _GREEN else None
+
+
+def ledger_image(image: ImageRef) -> LedgerImage:
+    return LedgerImage(image.repository, image.digest, image.tag, image.runtime, image.recipe, image.dependencies)
+
+
+def require_pullable(registry: Registry, image: LedgerImage) -> None:
+    """`ImageError` unless the registry still has the image under the tag that it was tested by."""
+    found = registry.resolve(image.tag)
+    if found != image.digest:
+        raise ImageError(
+            f"tag {image.tag} of {image.repository} is {found or 'gone'} where {image.digest} was tested: somebody "
+            "changed it since; nothing was moved: run `patchstack nightly --force`"
+        )
+
+
+def wanted_tags(work: Workplace, history: History) -> dict[str, str]:
+    """The digest of each moving tag, as the ledger has it; of images in the lane's repository of today."""
+    settings = image_settings(work)
+    if settings is None:
+        return {}
+    nights = [
+        PromotedImage(night.line.channels, night.line.image)
+        for night in history.nights
+        if night.line.image is not None and night.line.image.repository == settings.repository
+    ]
+    return moving_tags(work.lane_name, nights)
+
+
+def look(registry: Registry, wanted: Mapping[str, str]) -> tuple[ImageTag, ...]:
+    return tuple(ImageTag(name, digest, registry.resolve(name)) for name, digest in sorted(wanted.items()))
+
+
+def move(registry: Registry, tags: Sequence[ImageTag]) -> ImageTags:
+    """Set every tag that lags to the digest that the ledger gives it, if the registry has that image.
+
+    Raises `ImageError` at the first that the registry refuses; those before it have moved, and the next night goes on.
+    """
+    moved, lost = [], []
+    for tag in (tag for tag in tags if tag.lags):
+        if registry.resolve(tag.wanted) is None:
+            lost.append(tag.name)
+            continue
+        registry.tag(tag.wanted, tag.name, move=True)
+        moved.append(tag.name)
+    return ImageTags(tuple(tags), tuple(moved), tuple(lost))
+
+
+def follow_ledger(work: Workplace, history: History) -> ImageTags:
+    """Make the lane's moving tags follow its ledger; nothing is asked where the ledger names no image."""
+    wanted = wanted_tags(work, history)
+    if not wanted:
+        return ImageTags()
+    with open_registry(work) as registry:
+        return move(registry, look(registry, wanted)) if registry is not None else ImageTags()
+
+
+def read_tags(work: Workplace, history: History) -> ImageTags:
+    """How the moving tags stand, without moving any."""
+    wanted = wanted_tags(work, history)
+    if not wanted:
+        return ImageTags()
+    with open_registry(work) as registry:
+        return ImageTags(look(registry, wanted)) if registry is not None else ImageTags()
+
+
+def image_is_due(work: Workplace, line: LedgerLine) -> bool:
+    """Whether this machine can make the image that a promoted night lacks."""
+    wanted = image_settings(work) is not None and line.image is None
+    return wanted and builder_at_hand() is not None and engine_at_hand() is not None
