@@ -130,7 +130,7 @@ def _of_environment(environ: Mapping[str, str]) -> _Found:
 
 def _login(user: str, password: str, source: str) -> Login | _Wrong:
     if ":" in user or not (user + password).isprintable():
-        return _Wrong(f"the user of {source} has a colon or a control character in it; put it there once more")
+        return _Wrong(f"{source} has a colon in the user's name, or a control character; log in once more")
     return Login(user, password, source)
 
 
