@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +71,47 @@ def test_input_and_output_are_text_whatever_the_bytes() -> None:
 def test_what_cannot_be_started_is_named(program: str) -> None:
     with pytest.raises(MachineError, match=f"`{program}` cannot be started"):
         process.run([program])
+
+
+# --- what runs beside us ---
+
+
+def test_what_runs_beside_us_ends_with_the_block(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    shell = str(shutil.which("sh"))
+    with process.beside([shell, "-c", "echo begun; echo failing >&2; exec sleep 60"], env={}, log=log) as child:
+        while log.read_text().count("\n") < 2:
+            assert child.ended_within(0.05) is None
+        assert Path(f"/proc/{child.pid}/cmdline").read_text() == "sleep\0" + "60\0"
+    assert log.read_text() == "begun\nfailing\n"
+    assert not Path(f"/proc/{child.pid}").exists()
+    assert child.ended_within(0) == -signal.SIGKILL
+
+
+def test_what_runs_beside_us_can_end_by_itself(tmp_path: Path) -> None:
+    shell = str(shutil.which("sh"))
+    with process.beside([shell, "-c", "echo $ONLY $HOME; exit 3"], env={"ONLY": "this"}, log=tmp_path / "log") as child:
+        assert child.ended_within(60) == 3
+    assert (tmp_path / "log").read_text() == "this\n"
+
+
+def test_what_runs_beside_us_ends_when_we_are_killed(tmp_path: Path) -> None:
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    code = f"""
+import os, signal
+from pathlib import Path
+from patchstack import process
+with process.beside(["/bin/sh", "-c", "echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 60"],
+                    env={{"PATH": os.defpath}}, log=Path({str(log)!r})) as child:
+    while not Path({str(pid_file)!r}).exists():
+        assert child.ended_within(0.05) is None
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = process.run([sys.executable, "-c", code], timeout_s=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert ends(int(pid_file.read_text())), "it outlives whoever started it"
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"`sh` cannot be started: .*No such file or directory"):
+        process.beside(["sh"], env={}, log=tmp_path / "a" / "b").__enter__()
