@@ -17,6 +17,7 @@ from tests.bench.composition import measure_composition
 from tests.bench.decision import measure_decision
 from tests.bench.discovery import measure_discovery
 from tests.bench.ground import Ground, break_ground
+from tests.bench.image import measure_image
 from tests.bench.imports import measure_imports
 from tests.bench.kv_send import measure_kv
 from tests.bench.kv_trees import lay_kv_trees
@@ -31,7 +32,7 @@ from patchstack.report.terminal import Progress
 from patchstack.store import cache_folder, now_utc
 from patchstack.upstream.provider import resolve_base
 
-PARTS = ("import", "compose", "decide", "github", "kv", "kvcm", "pp-sync")
+PARTS = ("import", "compose", "decide", "github", "image", "kv", "kvcm", "pp-sync")
 ROOT = Path(__file__).parents[2]
 SIZES = (20, 100)
 GITHUB_SIZES = (100, 1000)
@@ -106,6 +107,10 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
     for size in chosen.github_sizes if "github" in chosen.only else ():
         where = folder / f"github-{size}"
         rows, counted = measure_discovery(ground_of(size, "pulls"), chosen.config, where, patience, offline=offline)
+        found += rows
+        tallies += counted
+    if "image" in chosen.only:
+        rows, counted = measure_image(chosen.config, lane, cache, folder / "image", patience, Progress())
         found += rows
         tallies += counted
     if not {"kv", "kvcm", "pp-sync"} & set(chosen.only):
