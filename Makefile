@@ -14,10 +14,12 @@ NODE := tests/support/node
 NODE_READY := $(VENV)/node/ready-$(call DIGEST,$(NODE)/package-lock.json)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
-.PHONY: help setup node tool debian nightly test test-all lint lint-workflows format schema relock relock-bed bench clean
+BUILDER_PACKAGES := $(shell sed 's/\#.*//' scripts/patchstack/image/builder.txt)
+
+.PHONY: help setup node tool debian builder nightly test test-all lint lint-workflows format schema relock relock-bed relock-image bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: debian $(READY) ## Debian packages and the tool's own environment (120 MB)
 
@@ -28,13 +30,20 @@ tool: $(if $(wildcard $(READY)),,$(TOOL_READY)) ## that environment without what
 debian:
 	@missing=""; $(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="python3-venv"; \
 	command -v git >/dev/null || missing="$$missing git"; \
-	for package in $(BED_PACKAGES); do \
+	$(call install-missing,setup,$(BED_PACKAGES))
+
+builder: ## Debian packages that build, keep and run images (buildah and its like, 200 MB)
+	@missing=""; $(call install-missing,builder,$(BUILDER_PACKAGES))
+
+define install-missing
+	for package in $(2); do \
 	  dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
 	done; \
 	if [ -n "$$missing" ]; then \
-	  echo "setup: installing Debian packages:$$missing"; \
+	  echo "$(1): installing Debian packages:$$missing"; \
 	  $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+endef
 
 $(READY): | debian
 	$(call make-venv,requirements.lock)
@@ -65,7 +74,7 @@ nightly: setup ## one night on this machine: compose, prove, promote to the embe
 BUDGET_S := 2400
 RERUN := due
 
-test: node ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
+test: node builder ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
 	@begin=$$SECONDS; spent=""; \
 	did() { spent="$$spent$$1 $$((SECONDS - begin)) s, "; begin=$$SECONDS; }; \
 	$(MAKE) --no-print-directory lint; did lint; \
@@ -115,6 +124,11 @@ relock: setup ## resolve requirements.lock again, and requirements-tool.lock wit
 relock-bed: setup ## resolve the test bed's locks again (3 GB to download)
 	@$(BIN)/python -c "from pathlib import Path; from patchstack.regress.lock import relock; \
 	  relock(Path('tests/support/locks/0.5.12.post1'), print)"
+
+RELEASE := 0.5.12.post1
+
+relock-image: setup ## resolve the locks of the cuda image again (4.3 GB to download)
+	@$(BIN)/python -c "from patchstack.image.relock import relock; relock('$(RELEASE)', print)"
 
 clean: ## forget the state folder and the tool's environment; the cache of downloads and beds stays
 	@rm -rf .patchstack $(VENV)

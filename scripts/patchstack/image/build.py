@@ -73,7 +73,7 @@ def build(
                 _sweep(images, builder)
                 _build(recipe, builder, debian, cache, layout, progress)
     except OSError as error:
-        raise ImageError(f"the image cannot be built in {images}: {error.strerror or error}") from error
+        raise ImageError(f"the image cannot be built in {images}: {error}") from error
     return layout
 
 

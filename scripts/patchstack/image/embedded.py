@@ -1,7 +1,7 @@
 """A registry of this machine alone: ``docker-registry`` on loopback, for as long as it is needed.
 
-Its data outlive it in their folder, with its configuration and the log of its last start beside them. It listens on
-a port that the kernel picks and that it writes into its log: one picked beforehand could be another's by then.
+Its data outlive it in their folder, and so does the log of its last time. It listens on a port that the kernel picks
+and that it writes into its log: one picked beforehand could be another's by then.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from patchstack.image.names import Place
 PROGRAM = "docker-registry"
 REPOSITORY = "sglang"
 """How the one repository in it is called."""
+LOG = "registry.log"
 LOOPBACK = "127.0.0.1"
 START_LIMIT_S = 60.0
 COLLECT_LIMIT_S = 600.0
@@ -62,20 +64,26 @@ def configuration(folder: Path, port: int = 0) -> dict[str, object]:
 def run(folder: Path, configured: Mapping[str, object]) -> Iterator[str]:
     """Run a registry so configured; the block is given its host and port once it answers."""
     program = _program()
-    path = _configure(folder, configured)
-    log = folder / "registry.log"
-    with process.beside([str(program), "serve", str(path)], env=_environment(), log=log) as child:
-        yield _wait_until_up(child, log)
+    _make(folder)
+    with _configured(configured) as path:
+        # Not in ``folder`` while it is written: a verb that only reads may start a second registry there meanwhile.
+        log = path.with_name(LOG)
+        try:
+            with process.beside([str(program), "serve", str(path)], env=_environment(), log=log) as child:
+                yield _wait_until_up(child, log)
+        finally:
+            if log.exists():
+                shutil.move(log, folder / LOG)
 
 
 def collect_garbage(folder: Path) -> None:
-    """Remove from the registry in ``folder`` what no manifest names any more; nobody may serve it meanwhile."""
+    """Remove from the registry in ``folder`` what no manifest names any more; nobody may push to it meanwhile."""
     program = _program()
-    path = _configure(folder, configuration(folder))
     if not (folder / "docker").is_dir():
         return  # the program takes a registry that nothing was pushed to yet for a broken one
-    argv = [str(program), "garbage-collect", str(path)]
-    process.run(argv, env=_environment(), timeout_s=COLLECT_LIMIT_S)
+    with _configured(configuration(folder)) as path:
+        argv = [str(program), "garbage-collect", str(path)]
+        process.run(argv, env=_environment(), timeout_s=COLLECT_LIMIT_S)
 
 
 def _program() -> Path:
@@ -85,14 +93,20 @@ def _program() -> Path:
     return program
 
 
-def _configure(folder: Path, configured: Mapping[str, object]) -> Path:
-    path = folder / "config.yml"
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(configured, indent=1))  # JSON is YAML, and quotes any path rightly
     except OSError as error:
         raise MachineError(f"the local registry cannot be written to: {error}; give it another folder") from error
-    return path
+
+
+@contextmanager
+def _configured(configured: Mapping[str, object]) -> Iterator[Path]:
+    """The configuration as a file of its own, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="patchstack-registry-") as scratch:
+        path = Path(scratch) / "config.yml"
+        path.write_text(json.dumps(configured, indent=1))  # JSON is YAML, and quotes any path rightly
+        yield path
 
 
 def _environment() -> dict[str, str]:
