@@ -459,7 +459,7 @@ def test_the_password_is_seen_by_the_registry_alone(
     assert proxy.injected == 3
     assert len(started) == 2
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {"registry.log", "config.yml", "htpasswd"} <= {file.name for file in files}
+    assert {"registry.log", "htpasswd"} <= {file.name for file in files}
     told += "".join(started) + caplog.text + "".join(capfd.readouterr())
     told += "".join(file.read_text(errors="replace") for file in files)
     assert "from PATCHSTACK_REGISTRY_USER: look whether" in told
@@ -477,6 +477,17 @@ def test_what_was_pushed_is_there_the_next_time(tmp_path: Path) -> None:
             assert IMAGE.push(it, "kept") == IMAGE.digest
             sent = it.bytes_sent
     assert sent == len(IMAGE.manifest)  # the tag was there as well
+
+
+def test_two_that_serve_one_folder_do_not_mix_up(tmp_path: Path) -> None:
+    """As when somebody looks at an image while the night makes one."""
+    with embedded.serve(tmp_path) as one, Registry.at(one) as it:
+        IMAGE.push(it, "first")
+        with embedded.serve(tmp_path) as other:
+            assert other.host != one.host
+            assert tags_at(other) == {"first": IMAGE.digest}
+        IMAGE.push(it, "second")
+        assert tags_at(one) == {"first": IMAGE.digest, "second": IMAGE.digest}
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -25,14 +25,14 @@ Install = Callable[[str], None]
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a script as the only ``docker-registry``; it starts in the registry's folder."""
+    """Installs a script as the only ``docker-registry``; it starts in a folder, and is called with its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
     def install(script: str) -> None:
         path = folder / "docker-registry"
-        path.write_text(f'#!/bin/sh\ncd "$(dirname "$2")"\n{script}\n')
+        path.write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")
         path.chmod(0o755)
 
     return install
@@ -65,7 +65,7 @@ def test_it_serves_where_it_says_that_it_listens(tmp_path: Path, program: Instal
         with embedded.serve(tmp_path / "registry") as place:
             assert place == Place(web.host, "sglang")
             assert [asked.target for asked in web.asked] == ["/v2/"]
-            pid = int((tmp_path / "registry" / "pid").read_text())
+            pid = int((tmp_path / "bin" / "pid").read_text())
             assert not gone(pid)
         assert gone(pid)
 
@@ -75,7 +75,7 @@ def test_it_is_ended_when_the_block_fails(tmp_path: Path, program: Install) -> N
         program(f"echo $$ > pid; {says(f'listening on {web.host}')}; exec sleep 60")
         block = embedded.serve(tmp_path / "registry")
         block.__enter__()
-        pid = int((tmp_path / "registry" / "pid").read_text())
+        pid = int((tmp_path / "bin" / "pid").read_text())
         assert not block.__exit__(KeyError, KeyError(), None)
         assert gone(pid)
 
@@ -87,7 +87,7 @@ def test_it_has_nothing_of_our_environment(tmp_path: Path, program: Install, mon
     with Web(lambda _: Reply()) as web:
         program(f"env > environment; {says(f'listening on {web.host}')}; exec sleep 60")
         with embedded.serve(tmp_path / "registry"):
-            variables = (tmp_path / "registry" / "environment").read_text().splitlines()
+            variables = (tmp_path / "bin" / "environment").read_text().splitlines()
     assert {line.partition("=")[0] for line in variables} <= {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}
 
 
@@ -141,10 +141,21 @@ def test_what_it_is_configured_with(tmp_path: Path) -> None:
     }
 
 
+def test_its_log_is_kept_and_its_configuration_is_not(tmp_path: Path, program: Install) -> None:
+    with Web(lambda _: Reply()) as web:
+        program(f"cp $2 config; echo $2 > path; {says(f'listening on {web.host}')}; exec sleep 60")
+        with embedded.serve(tmp_path / "registry"), embedded.serve(tmp_path / "registry"):
+            assert list((tmp_path / "registry").iterdir()) == []
+    assert [file.name for file in (tmp_path / "registry").iterdir()] == ["registry.log"]
+    assert "listening on" in (tmp_path / "registry" / "registry.log").read_text()
+    assert json.loads((tmp_path / "bin" / "config").read_text()) == embedded.configuration(tmp_path / "registry")
+    assert not Path((tmp_path / "bin" / "path").read_text().strip()).parent.exists()
+
+
 def test_there_is_no_garbage_where_nothing_was_pushed(tmp_path: Path, program: Install) -> None:
-    program("touch ran")
+    program("echo $1 > ran")
     embedded.collect_garbage(tmp_path / "registry")
-    assert not (tmp_path / "registry" / "ran").exists()
-    (tmp_path / "registry" / "docker").mkdir()
+    assert not (tmp_path / "bin" / "ran").exists()
+    (tmp_path / "registry" / "docker").mkdir(parents=True)
     embedded.collect_garbage(tmp_path / "registry")
-    assert (tmp_path / "registry" / "ran").exists()
+    assert (tmp_path / "bin" / "ran").read_text() == "garbage-collect\n"
