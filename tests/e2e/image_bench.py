@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.unit.builders import Content, Workshop
 from tests.unit.verbs.fork_bench import workplace
 
+from patchstack.contents import Package
 from patchstack.git import Repository
 from patchstack.image.build import LABEL_RECIPE
 from patchstack.image.inventory import PATH as INVENTORY
@@ -39,7 +40,6 @@ from patchstack.model import (
     LedgerImage,
     MergePlan,
     Native,
-    Package,
     Sha,
     Topic,
 )

@@ -30,6 +30,7 @@ from tests.unit.image.fixed_image import (
 
 from patchstack import process
 from patchstack.cli import main_group
+from patchstack.contents import Contents, Item, Package
 from patchstack.credential import SIGNING_KEY
 from patchstack.errors import PatchstackError
 from patchstack.image.append import Lower, append, read_dependencies
@@ -45,7 +46,7 @@ from patchstack.image.registry import Registry
 from patchstack.image.sbom import sbom
 from patchstack.image.signing import Private
 from patchstack.image.statement import PAYLOAD, push_statement, read_statements, statement
-from patchstack.model import Contents, Item, Kind, Package, Sha
+from patchstack.model import Kind, Sha
 from patchstack.report.inside import render_inside
 from patchstack.verbs.explain import explain
 

@@ -111,9 +111,7 @@ def _build(recipe: Recipe, builder: Builder, debian: MakeDebian, cache: Path, la
     finally:
         _remove(work, builder)
     weight = sum(path.stat().st_size for path in layout.rglob("*") if path.is_file())
-    progress(
-        f"image: {recipe.runtime} of {recipe.release} built, {weight / 1e6:,.0f} MB compressed, {_after(began_s)}"
-    )
+    progress(f"image: {recipe.runtime} of {recipe.release} built, {weight / 1e6:,.0f} MB compressed, {_after(began_s)}")
 
 
 def _after(began_s: float) -> str:

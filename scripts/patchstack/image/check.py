@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from patchstack import process
+from patchstack.contents import Contents
 from patchstack.errors import ImageError, MachineError
 from patchstack.git import Repository
 from patchstack.image import probe
@@ -30,7 +31,7 @@ from patchstack.image.inventory import decode_inventory
 from patchstack.image.login import Login
 from patchstack.image.names import CUDA, Place
 from patchstack.image.oci import digest_of
-from patchstack.model import Composition, Contents, GuardOutcome, ImageCheck, ImageRef, Look
+from patchstack.model import Composition, GuardOutcome, ImageCheck, ImageRef, Look
 
 PROJECT = "sglang"
 MODULES = ("sglang", "sglang.srt.server_args", "sglang.launch_server", "sglang.srt.entrypoints.http_server")
@@ -204,21 +205,24 @@ def said_of_itself(texts: dict[str, bytes], asked: Asked) -> tuple[Contents, str
 
 
 def judge_tree(asked: Asked, inside: Inside, *, foreign: bool) -> Said:
-    """``foreign``: it is made on somebody else's image, in which compiled bytecode is no fault of ours."""
+    """``foreign``: the image stands on somebody else's, in which compiled files are no fault of ours."""
     tree = asked.composition.tree
     natives = compiled_parts(inside, PROJECT)
-    problems = tree_differences(asked.store.list_tree(tree), natives, inside, compiled=foreign)
+    entries = asked.store.list_tree(tree)
+    problems = tree_differences(entries, natives, inside, foreign=foreign)
     if problems:
         return FAIL, f"its files are not those of tree {tree[:12]}: {_listed(problems)}"
-    parts = sum(path in natives for path in inside.files)
-    more = f", and {parts} compiled part{'s' if parts != 1 else ''} of the release" if parts else ""
-    return PASS, f"{len(inside.files) - parts} files are those of tree {tree[:12]}{more}"
+    held = sum(entry.path.startswith(PYTHON) and entry.path.removeprefix(PYTHON) in inside.files for entry in entries)
+    others = len(inside.files) - held
+    whose = "of the image that it stands on" if foreign else "of the release"
+    more = f", and {others} compiled part{'s' if others != 1 else ''} {whose}" if others else ""
+    return PASS, f"{held} files are those of tree {tree[:12]}{more}"
 
 
 def judge_packages(contents: Contents, inside: Inside) -> Said:
     found = installed(inside)
     if not contents.packages:
-        why = "the image that it is made on tells nobody what it holds; it has"
+        why = "the image that it stands on tells nobody what it holds; it has"
         return GuardOutcome.SKIPPED_BY_RULE, f"{why} {_counted(found)}"
     problems = package_differences(contents.packages, found)
     if problems:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from patchstack.contents import Package
 from patchstack.git import Entry, readable
 from patchstack.image.inside import Inside, Lying
-from patchstack.model import Package
 
 PYTHON = "python/"
 """What lies below it in a tree lies in the image's folder of packages."""
@@ -20,12 +20,12 @@ def release_packages(tree: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def tree_differences(
-    tree: Sequence[Entry], natives: Mapping[str, str], found: Inside, *, compiled: bool = False
+    tree: Sequence[Entry], natives: Mapping[str, str], found: Inside, *, foreign: bool = False
 ) -> list[str]:
     """A sentence for each file of the release's packages that differs from ``tree``, is missing, or is too much.
 
-    ``natives`` has path and SHA-256 of the release's compiled parts, which are in no tree. ``compiled``: bytecode is
-    allowed beside the sources.
+    ``natives`` has path and SHA-256 of the release's compiled parts, which are in no tree. ``foreign``: the image
+    stands on somebody else's, where there may be other compiled files beside the sources.
     """
     packages = release_packages(tree)
     wanted = {
@@ -42,7 +42,7 @@ def tree_differences(
         elif path in parts:
             if lying.sha256 != parts[path]:
                 said.append(f"{readable(path)} is not the release's compiled part")
-        elif not (compiled and path.endswith(".pyc") and "__pycache__" in path.split("/")):
+        elif not (foreign and path.endswith((".pyc", ".so"))):
             said.append(f"{readable(path)} is in no tree")
     return said
 

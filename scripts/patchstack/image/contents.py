@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from patchstack.contents import Contents, Item, ItemLeftOut, Package
 from patchstack.errors import ImageError, UsageError
 from patchstack.image.oci import digest_of
-from patchstack.model import Composition, Contents, Item, ItemLeftOut, LeftOut, Outcome, Package, Topic
+from patchstack.model import Composition, LeftOut, Outcome, Topic
 from patchstack.store import decode, encode
 
 FOLDER = "opt/patchstack"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from patchstack.contents import Contents, Item, Package
 from patchstack.errors import ImageError
 from patchstack.image import inventory
 from patchstack.image.append import MOST_CONFIG_BYTES, MOST_INVENTORY_BYTES
@@ -23,7 +24,7 @@ from patchstack.image.oci import Manifest, digest_of
 from patchstack.image.registry import Registry
 from patchstack.image.signing import PublicKey
 from patchstack.image.statement import Verified, read_statements, verified
-from patchstack.model import Contents, Item, Kind, Package, Reason, Sha
+from patchstack.model import Kind, Reason, Sha
 
 MOST_LAYER_BYTES = 64 << 20
 """A night's layer, gzipped: all of SGLang's Python has a tenth of that."""

@@ -19,10 +19,10 @@ from typing import IO
 
 from packaging.utils import canonicalize_name
 
+from patchstack.contents import Package
 from patchstack.errors import ImageError
 from patchstack.git import readable
 from patchstack.image.inventory import DEBIAN, PYTHON
-from patchstack.model import Package
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 DPKG_STATUS = "var/lib/dpkg/status"

@@ -13,8 +13,8 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from patchstack.contents import Package
 from patchstack.errors import ImageError
-from patchstack.model import Package
 
 PATH = "opt/patchstack/dependencies.json"
 SCHEMA_VERSION = 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from patchstack import pins
-from patchstack.image.recipe import FOLDER, INSTALLER, SIZES, LOCK_CUDA
+from patchstack.image.recipe import FOLDER, INSTALLER, LOCK_CUDA, SIZES
 from patchstack.image.wheels import PYTHON, fetch
 from patchstack.store import cache_folder, write_whole
 

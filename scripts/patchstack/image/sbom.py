@@ -20,8 +20,9 @@ from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
+from patchstack.contents import Contents, Item, Package
 from patchstack.image.contents import LICENSE, PATCHES, version_of
-from patchstack.model import Contents, Item, Kind, Package
+from patchstack.model import Kind
 
 _NAMESPACE = uuid.UUID("9b6d1c7a-3f0e-5c52-8a41-6d2f5e0b7c93")
 """Ours: serial numbers are names within it (RFC 9562, version 5)."""

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchstack import __version__
+from patchstack.contents import Contents, Item
 from patchstack.errors import ImageError
 from patchstack.image.contents import CONTENTS, contents_digest
 from patchstack.image.names import statement_tag
 from patchstack.image.oci import CONFIG, MANIFEST, Descriptor, Manifest, digest_of
 from patchstack.image.registry import Registry
 from patchstack.image.signing import PublicKey, Signer, opened
-from patchstack.model import Contents, Item, Kind
+from patchstack.model import Kind
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"

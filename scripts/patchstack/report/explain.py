@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from patchstack.model import Contents, Kind, Reason, Sha
+from patchstack.contents import Contents
+from patchstack.model import Kind, Reason, Sha
 from patchstack.report import inside, words
 from patchstack.report.page import Badge, Line, Page, Quoted, Section
 from patchstack.report.terminal import page_text

@@ -48,7 +48,7 @@ def tests_page(tests: ImageTests) -> Page:
     """What was seen inside one image, alone."""
     lead: Line = ("Image ", Quoted(f"{tests.repository}@{tests.digest}"), ".")
     table = Table(CHECK_COLUMNS, tuple(_row(check) for check in tests.checks))
-    return Page("Image check", (lead,), (Section(IMAGE, (), table=table),))
+    return Page(("Image check",), (lead,), (Section(IMAGE, (), table=table),))
 
 
 def _row(check: ImageCheck) -> tuple[Line, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchstack.model import Contents, Item, ItemLeftOut, Kind
+from patchstack.contents import Contents, Item, ItemLeftOut
+from patchstack.model import Kind
 from patchstack.report import words
 from patchstack.report.markdown import render_page
 from patchstack.report.page import Badge, Line, Link, Page, Part, Prose, Quoted, Section

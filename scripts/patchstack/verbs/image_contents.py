@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from patchstack.contents import Contents, Package
 from patchstack.image.contents import PatchSource, contents_digest, contents_of, files_of, labels_of
 from patchstack.image.sbom import sbom
-from patchstack.model import Composition, Contents, Package
+from patchstack.model import Composition
 from patchstack.patches.header import HEADER_NAME, Patch
 from patchstack.patches.series import read_series
 from patchstack.report.inside import render_inside

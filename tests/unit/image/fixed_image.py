@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tests.unit.report.fixed_night import COMPOSITION
 
+from patchstack.contents import Package
 from patchstack.credential import SIGNING_KEY
 from patchstack.image.contents import PatchSource, contents_of
 from patchstack.image.signing import Private, PublicKey, Signer, public_key, signer_of
-from patchstack.model import Package
 
 SOURCES = (
     PatchSource(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patchstack.contents import Package
 from patchstack.errors import ImageError
 from patchstack.image import append as module
 from patchstack.image.append import INVENTORY, Appended, Lower, append, read_base, read_dependencies
@@ -17,7 +18,6 @@ from patchstack.image.layer import FileEntry, Layer, make_layer
 from patchstack.image.manifest import Extended, extend
 from patchstack.image.names import Place, Reference
 from patchstack.image.oci import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, Manifest, digest_of, parse_manifest
-from patchstack.model import Package
 
 INVENTORY_OF = Inventory((Package("python", "torch", "2.9.1"),), "/opt/site")
 LAYER = make_layer({"opt/x": FileEntry(b"x")})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from patchstack.contents import Package
 from patchstack.errors import ImageError
 from patchstack.image import build as building
 from patchstack.image import builder as builders
@@ -21,7 +22,7 @@ from patchstack.image.builder import Buildah, Buildx, Folders, builder_at_hand
 from patchstack.image.inventory import PATH, Inventory
 from patchstack.image.oci import CONFIG, LAYER_GZIP, MANIFEST, digest_of
 from patchstack.image.recipe import Group, Recipe
-from patchstack.model import Base, Native, Package, Sha
+from patchstack.model import Base, Native, Sha
 from patchstack.pins import Pin
 
 BASE = Base("sglang==1.0", "1.0", Sha("a" * 40), Sha("b" * 40))

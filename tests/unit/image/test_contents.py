@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 from tests.unit.report import fixed_night
 
+from patchstack.contents import Contents, Item, ItemLeftOut, Package
 from patchstack.errors import ImageError
 from patchstack.image.contents import (
     contents_digest,
@@ -21,7 +22,7 @@ from patchstack.image.contents import (
     version_of,
 )
 from patchstack.image.oci import digest_of
-from patchstack.model import Contents, Item, ItemLeftOut, Kind, Outcome, Package, Reason
+from patchstack.model import Kind, Outcome, Reason
 from patchstack.store import encode
 
 from . import fixed_image

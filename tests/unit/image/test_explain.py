@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from patchstack.contents import Contents, Item, ItemLeftOut, Package
 from patchstack.image.explain import (
     Change,
     Difference,
@@ -17,7 +18,7 @@ from patchstack.image.explain import (
     ValueChange,
     compare,
 )
-from patchstack.model import Contents, Item, ItemLeftOut, Kind, Outcome, Package, Reason, Sha
+from patchstack.model import Kind, Outcome, Reason, Sha
 from patchstack.store import decode, encode
 
 from .fixed_image import CONTENTS, DIGEST, REPOSITORY

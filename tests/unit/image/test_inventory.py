@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from patchstack.contents import Package
 from patchstack.errors import ImageError
 from patchstack.image.inventory import Inventory, decode_inventory, problems
-from patchstack.model import Package
 
 ROOT = "/opt/sglang/lib/python3.11/site-packages"
 FOUND = Inventory(

@@ -11,8 +11,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from tests.unit.report import hostile
 
+from patchstack.contents import Contents, Item, Package
 from patchstack.image.sbom import sbom, serial_number
-from patchstack.model import Contents, Item, Kind, Package
+from patchstack.model import Kind
 
 from .fixed_image import CONTENTS
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from patchstack import __version__
+from patchstack.contents import Item
 from patchstack.errors import ImageError
 from patchstack.image.contents import contents_digest
 from patchstack.image.statement import PAYLOAD, Verified, statement, verified, verify
-from patchstack.model import Item, Kind
+from patchstack.model import Kind
 
 from .fixed_image import CONTENTS, DIGEST, ED25519, OTHER, P256, REPOSITORY, public_of, signer
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tests.unit.image.fixed_image import CONTENTS, DIGEST, REPOSITORY
 
+from patchstack.contents import Item, ItemLeftOut, Package
 from patchstack.image.explain import Explained, Seen, Signature, compare
 from patchstack.image.statement import Verified
-from patchstack.model import Item, ItemLeftOut, Kind, Outcome, Package, Reason, Sha
+from patchstack.model import Kind, Outcome, Reason, Sha
 from patchstack.report.explain import megabytes, render_difference, render_explained
 
 from . import hostile

@@ -9,7 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 from tests.unit.image.fixed_image import CONTENTS
 
-from patchstack.model import Item, Kind
+from patchstack.contents import Item
+from patchstack.model import Kind
 from patchstack.report.inside import render_inside
 
 from . import hostile
