@@ -82,7 +82,7 @@ def test_a_suite_s_digest_covers_guards_and_support_and_nothing_else(tmp_path: P
 
 def test_each_folder_of_test_support_is_the_bed_s_or_the_tool_s_own() -> None:
     folders = {path.name for path in SUPPORT.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*BED_SUPPORT, "actions", "github_server", "node"}
+    assert folders == {*BED_SUPPORT, "actions", "github_server", "image_registry", "node"}
 
 
 def test_every_wrong_guard_path_is_named(tmp_path: Path) -> None:
