@@ -24,6 +24,7 @@ from tests.unit.verbs.fork_bench import workplace
 from patchstack.contents import Package
 from patchstack.git import Repository
 from patchstack.image.build import LABEL_RECIPE
+from patchstack.image.embedded import serve
 from patchstack.image.inventory import PATH as INVENTORY
 from patchstack.image.inventory import Inventory
 from patchstack.image.names import CUDA, Place, dependency_tag
@@ -199,6 +200,43 @@ class ImageBench:
         made = make_image(self.work, self.begin(composition), composition, previous)
         assert made.image is not None, made.why_not
         return made.image
+
+
+@dataclass
+class LocalBench:
+    """A lane with `--local`: its images are in the registry of this machine, on dependencies that are there."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.bench = ImageBench(self.folder, Place("registry.example.com", "acme/sglang"))
+        (self.folder / "tests/support").mkdir(parents=True)
+        for name in ("locks", "standins"):
+            (self.folder / "tests/support" / name).symlink_to(REPOSITORY / "tests/support" / name)
+        recipe = read_recipe(self.bench.compose({}).base, "cpu", self.folder)
+        assert isinstance(recipe, Recipe), recipe
+        self.dependency_tag = dependency_tag("cpu", recipe.key)
+        with serve(self.work.state.root / "registry") as place:
+            there = ImageBench(self.folder.with_name(f"{self.folder.name}-there"), place)
+            there.push_dependencies(recipe=recipe.key, tag=self.dependency_tag)
+
+    @property
+    def work(self) -> Workplace:
+        return workplace(self.folder, local=True)
+
+    def make(self, changes: Mapping[str, Content]) -> ImageRef:
+        composition = self.bench.compose(changes)
+        made = make_image(self.work, self.bench.begin(composition), composition, None)
+        assert made.image is not None, made.why_not
+        return made.image
+
+    def blobs(self) -> set[str]:
+        return blobs(self.work.state.root / "registry")
+
+
+def blobs(folder: Path) -> set[str]:
+    """Every blob in a registry's own files."""
+    return {path.parent.name for path in (folder / "docker/registry/v2/blobs/sha256").glob("*/*/data")}
 
 
 def tags(place: Place) -> dict[str, str | None]:

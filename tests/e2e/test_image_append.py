@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.e2e.image_bench import NATIVE_PART, PACKAGES, REPOSITORY, ROOT, SITE, ImageBench, patchstack, tags
+from tests.e2e.image_bench import (
+    NATIVE_PART,
+    PACKAGES,
+    REPOSITORY,
+    ROOT,
+    SITE,
+    ImageBench,
+    LocalBench,
+    blobs,
+    patchstack,
+    tags,
+)
 from tests.support.image_registry import Fault, faulty, registry, skopeo
 from tests.unit.builders import Content, Link, Program
 from tests.unit.image.fixed_image import pem, public_pem
-from tests.unit.verbs.fork_bench import release, workplace
+from tests.unit.verbs.fork_bench import release
 
 from patchstack import process
 from patchstack.credential import SIGNING_KEY
 from patchstack.errors import ImageError, UsageError
 from patchstack.image import recipe
 from patchstack.image.build import LABEL_RECIPE
-from patchstack.image.embedded import serve
-from patchstack.image.names import Place, dependency_tag, statement_tag
-from patchstack.image.recipe import Recipe, read_recipe
+from patchstack.image.names import Place, statement_tag
 from patchstack.image.registry import Registry
 from patchstack.image.signing import public_key
 from patchstack.image.statement import read_statements, verified
-from patchstack.model import ImageRef, ImageResult, LedgerImage
+from patchstack.model import Composition, Fingerprint, ImageRef, ImageResult, Kind, LedgerImage
+from patchstack.patches.series import read_series
 from patchstack.store import cache_folder
 from patchstack.verbs.image import make_image, open_registry
 
@@ -63,11 +75,6 @@ def bench(tmp_path: Path, place: Place) -> ImageBench:
     bench = ImageBench(tmp_path / "lane", place)
     bench.push_dependencies()
     return bench
-
-
-def blobs(folder: Path) -> set[str]:
-    """Every blob in the registry's own files."""
-    return {path.parent.name for path in (folder / "docker/registry/v2/blobs/sha256").glob("*/*/data")}
 
 
 # --- what is made ---
@@ -187,9 +194,7 @@ def test_another_image_of_the_same_tree_and_day_has_a_number(bench: ImageBench) 
     """What was left out differs, so the contents do."""
     plain = bench.compose(CHANGE)
     first = bench.make(plain)
-    other = bench.compose(CHANGE)
-    object.__setattr__(other, "fingerprint", type(other.fingerprint)("another", ()))
-    second = bench.make(other)
+    second = bench.make(replace(plain, fingerprint=Fingerprint("another", ())))
     assert second.digest != first.digest
     assert second.tag == f"{first.tag}-2"
     assert tags(bench.place)[first.tag] == first.digest
@@ -244,31 +249,17 @@ def test_an_image_is_signed_before_it_has_a_name(
 def test_a_local_night_has_its_image_in_the_registry_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = tmp_path / "lane"
-    bench = ImageBench(lane, Place("registry.example.com", "acme/sglang"))
-    for name in ("locks", "standins"):
-        (lane / "tests/support").mkdir(parents=True, exist_ok=True)
-        (lane / "tests/support" / name).symlink_to(REPOSITORY / "tests/support" / name)
     monkeypatch.setattr(recipe, "can_be_had", lambda *_: False)  # an index would be asked
-    work = workplace(lane, local=True)
-    composition = bench.compose(CHANGE)
-    with serve(lane / ".patchstack/registry") as place:
-        known = read_recipe(composition.base, "cpu", lane)
-        assert isinstance(known, Recipe)
-        tag = dependency_tag("cpu", known.key)
-        ImageBench(tmp_path / "other", place).push_dependencies(recipe=known.key, tag=tag)
-
-    made = make_image(work, bench.begin(composition), composition, None).image
-    assert made is not None
-    assert (made.repository, made.runtime, made.tag) == ("sglang", "cpu", f"cpu-20261121-{composition.tree[:7]}")
-    assert dict(made.labels)["org.opencontainers.image.base.name"] == f"sglang:{tag}"
-    with open_registry(work) as held:
+    local = LocalBench(tmp_path / "lane")
+    made = local.make(CHANGE)
+    tree = local.bench.compose(CHANGE).tree
+    assert (made.repository, made.runtime, made.tag) == ("sglang", "cpu", f"cpu-20261121-{tree[:7]}")
+    assert dict(made.labels)["org.opencontainers.image.base.name"] == f"sglang:{local.dependency_tag}"
+    with open_registry(local.work) as held:
         assert held is not None
         assert held.resolve(made.tag) == made.digest
     # The port is another each time, and nothing of it is in the image.
-    again = make_image(work, bench.begin(composition), composition, None).image
-    assert again is not None
-    assert again.digest == made.digest
+    assert local.make(CHANGE).digest == made.digest
 
 
 # --- why there is none ---
@@ -307,6 +298,43 @@ def test_a_lane_without_an_image(bench: ImageBench) -> None:
     config = bench.folder / "deploy.yaml"
     config.write_text("".join(line for line in config.read_text().splitlines(True) if "image:" not in line))
     assert attempt(bench).why_not == "lane production has no image in deploy.yaml: add lanes.production.image"
+
+
+# --- patches that are not what they were ---
+
+SLUG = "mooncake-protocol"
+
+
+def with_patch(bench: ImageBench, digest: str = "") -> Composition:
+    """A composition with a patch of this repository, which had ``digest`` when it was planned."""
+    shutil.copytree(REPOSITORY / "patches" / SLUG, bench.folder / "patches" / SLUG, dirs_exist_ok=True)
+    (bench.folder / "patches" / "series").write_text(f"{SLUG}\n")
+    (patch,) = read_series(bench.folder / "patches")
+    composition = bench.compose(CHANGE)
+    topic = replace(composition.included[0], name=SLUG, kind=Kind.PATCH)
+    planned = Fingerprint("print", ((f"patch {SLUG}", digest or patch.digest),))
+    return replace(composition, included=(topic,), fingerprint=planned)
+
+
+def test_a_patchs_own_files_are_in_the_image(bench: ImageBench, tmp_path: Path) -> None:
+    made = bench.make(with_patch(bench))
+    held = unpacked(bench, made.digest, tmp_path / "look") / "opt/patchstack/patches" / SLUG
+    ours = REPOSITORY / "patches" / SLUG
+    assert {path.name: path.read_bytes() for path in held.iterdir()} == {
+        path.name: path.read_bytes() for path in ours.iterdir() if path.suffix in {".md", ".patch"}
+    }
+
+
+def test_patches_that_have_changed_since_the_plan_are_refused(bench: ImageBench) -> None:
+    before = tags(bench.place)
+    with pytest.raises(UsageError, match=f"patch {SLUG} is not what it was when commit"):
+        bench.make(with_patch(bench, "another"))
+    gone = with_patch(bench)
+    (bench.folder / "patches" / "series").write_text("")
+    shutil.rmtree(bench.folder / "patches" / SLUG)
+    with pytest.raises(UsageError, match=f"patch {SLUG} is not what it was"):
+        bench.make(gone)
+    assert tags(bench.place) == before
 
 
 # --- dependencies that are not what they were ---

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.image_bench import ImageBench, patchstack, tags
+from tests.e2e.image_bench import ImageBench, LocalBench, patchstack, tags
 from tests.support.image_registry import Fault, faulty, registry, skopeo, small_image
 from tests.unit.verbs.fork_bench import release, workplace
 
+from patchstack.image import recipe
 from patchstack.image.embedded import serve
 from patchstack.image.names import Place, statement_tag
 from patchstack.image.registry import Registry
@@ -163,6 +164,24 @@ def test_a_lane_without_an_image_has_nothing_to_retire(bench: ImageBench) -> Non
 
 
 # --- the registry of this machine ---
+
+
+def test_what_is_retired_on_this_machine_frees_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(sources={"python/sglang/a.py": "a\n"})
+    monkeypatch.setattr(recipe, "can_be_had", lambda *_: False)  # an index would be asked
+    local = LocalBench(tmp_path / "lane")
+    old = local.make({"python/sglang/a.py": "old\n"})
+    monkeypatch.setenv("PATCHSTACK_NOW", LATER)
+    new = local.make({"python/sglang/a.py": "new\n"})
+    before = local.blobs()
+
+    gone = retire_images(local.work)
+
+    assert [item.tags for item in gone.all] == [(old.tag,)]
+    assert len(before - local.blobs()) == 3  # its layer, its configuration, its manifest
+    with serve(local.work.state.root / "registry") as place:
+        assert set(tags(place)) == {new.tag, local.dependency_tag}
+        skopeo("copy", f"docker://{place.name}@{new.digest}", f"dir:{tmp_path / 'whole'}")
 
 
 def test_the_local_registry_is_served_until_it_is_interrupted(tmp_path: Path) -> None:

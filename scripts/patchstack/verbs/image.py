@@ -26,7 +26,8 @@ from patchstack.image.recipe import Recipe, read_recipe
 from patchstack.image.registry import Registry
 from patchstack.image.signing import Signer
 from patchstack.image.statement import push_statement
-from patchstack.model import Composition, ImageRef, ImageResult, LedgerImage
+from patchstack.model import Composition, ImageRef, ImageResult, Kind, LedgerImage
+from patchstack.patches.series import read_series
 from patchstack.store import Run, now_utc
 from patchstack.upstream.releases import fetch_wheel
 from patchstack.upstream.wheel import Part, read_files
@@ -131,10 +132,10 @@ def _attempt(work: Workplace, run: Run, composition: Composition, previous: Ledg
     if settings is None:
         return ImageResult(None, why_none(work))
     signer = signer_for(work)
+    _require_planned_patches(work, composition)
     with open_registry(work) as registry:
         if registry is None:
             return ImageResult(None, why_none(work))
-        before = registry.bytes_sent
         under = (
             _somebody_elses(work, registry, settings, settings.base)
             if settings.base is not None
@@ -143,7 +144,20 @@ def _attempt(work: Workplace, run: Run, composition: Composition, previous: Ledg
         if isinstance(under, str):
             return ImageResult(None, under)
         made = _append(work, run, registry, settings, composition, under, signer)
-        return ImageResult(_ref(settings, under, made, registry.bytes_sent - before))
+        return ImageResult(_ref(settings, under, made, registry.bytes_sent))
+
+
+def _require_planned_patches(work: Workplace, composition: Composition) -> None:
+    """The image holds the patches' own files: those of the plan, whatever has become of them since."""
+    here = {f"patch {patch.slug}": patch.digest for patch in read_series(work.patches_folder)}
+    planned = dict(composition.fingerprint.inputs)
+    for topic in composition.included:
+        name = f"patch {topic.name}"
+        if topic.kind is Kind.PATCH and here.get(name) != planned.get(name):
+            raise UsageError(
+                f"{name} is not what it was when commit {composition.commit[:12]} was planned: its files in the image "
+                "would be others than what is composed; plan again, or check out the patches of then"
+            )
 
 
 @dataclass(frozen=True)
