@@ -189,7 +189,8 @@ class Wire:
         """
         url = urljoin(self.origin, url)
         answer = self._follow(method, url, what, headers, body)
-        if answer.status == 401 and self._met(answer, what):
+        # Some say 403 to a token that is for less than this.
+        if answer.status in {401, 403} and self._met(answer, what):
             answer = self._follow(method, url, what, headers, body)
         if answer.status not in expected:
             self.refuse(answer, what)
@@ -337,7 +338,11 @@ class Wire:
             return "it has a problem of its own: run again when that is over"
         if answer.status in _MOVED:
             return "the repository is elsewhere: write it by the name that it has now"
-        return "look whether this is the repository that deploy.yaml should name"
+        if answer.status == 404:
+            return "look whether this is the repository that is meant"
+        if answer.status == 405:
+            return "this registry does not allow that: look into its own settings"
+        return "it does not take that: look into what it says"
 
     def _login_remedy(self) -> str:
         if self._login is None:

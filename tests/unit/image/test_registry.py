@@ -117,9 +117,10 @@ def test_an_absent_manifest_or_blob_is_an_error_where_it_is_needed() -> None:
         (said(429, "TOOMANYREQUESTS"), "429 TOOMANYREQUESTS: said so; run again later"),
         (said(429, "X", **{"Retry-After": "30"}), "429 X: said so; it was asked too often: run again in 30 s"),
         (said(302, "X"), "302 X: said so; the repository is elsewhere: write it by the name that it has now"),
-        (said(202, "X"), "202 X: said so; look whether this is the repository that deploy.yaml should name"),
+        (said(202, "X"), "202 X: said so; it does not take that: look into what it says"),
+        (said(405, "X"), "405 X: said so; this registry does not allow that: look into its own settings"),
     ],
-    ids=["500", "no words", "429", "429 for so long", "moved", "another"],
+    ids=["500", "no words", "429", "429 for so long", "moved", "another", "405"],
 )  # fmt: skip
 def test_an_answer_that_was_not_asked_for_is_told_with_what_to_do(reply: Reply, told: str) -> None:
     heard = failure_of(lambda _: reply, lambda it: it.manifest("nightly"))
@@ -501,6 +502,14 @@ def test_an_upload_elsewhere_goes_there_without_the_login() -> None:
         assert "authorization" not in other.asked[0].headers
 
 
+def test_no_proxy_is_between_us_and_this_machine_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asking(pages) as (registry, web), Web(lambda _: Reply(502)) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://{proxy.host}")
+        assert len(registry.tags()) == 9
+        assert (len(web.asked), proxy.asked) == (4, [])
+
+
 def test_what_is_written_is_not_sent_on() -> None:
     with Web(lambda _: Reply(201)) as other:
         with asking(lambda _: Reply(307, {"Location": f"http://{other.host}/"})) as (registry, _):
@@ -521,11 +530,12 @@ def test_a_circle_ends() -> None:
 class Tokens:
     """A registry that takes one token at a time, and gives it out itself."""
 
-    def __init__(self, *, answers: Reply | None = None) -> None:
+    def __init__(self, *, answers: Reply | None = None, scheme: str = "http", refusal: int = 401) -> None:
+        self.scheme = scheme
         self.current = ""
         self.given = 0
         self.answers = answers
-        self.host = ""
+        self.refusal = refusal
 
     def __call__(self, asked: Asked) -> Reply:
         if asked.path == "/token":
@@ -536,8 +546,9 @@ class Tokens:
             self.current = f"{BEARER}-{self.given}"
             return Reply(body=json.dumps({"token": self.current}).encode())
         if asked.headers.get("authorization") != f"Bearer {self.current}" or not self.current:
-            demand = f'Bearer realm="http://{asked.headers["host"]}/token",service="s",scope="repository:{PATH}:pull"'
-            return said(401, "UNAUTHORIZED", **{"WWW-Authenticate": demand})
+            realm = f"{self.scheme}://{asked.headers['host']}/token"
+            demand = f'Bearer realm="{realm}",service="s",scope="repository:{PATH}:pull"'
+            return said(self.refusal, "UNAUTHORIZED", **{"WWW-Authenticate": demand})
         if asked.method in {"HEAD", "POST"}:
             return said(404, "BLOB_UNKNOWN") if asked.method == "HEAD" else Reply(202, {"Location": "/upload"})
         return Reply(201, body=b"") if asked.method == "PUT" else Reply(body=b'{"tags": ["a"]}')
@@ -552,8 +563,9 @@ def test_a_token_is_asked_for_with_the_login_and_kept() -> None:
         assert shown == ["", "Basic", "Bearer", "Bearer"]
 
 
-def test_a_token_that_is_too_old_is_exchanged() -> None:
-    tokens = Tokens()
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_too_old_or_for_less_is_exchanged(status: int) -> None:
+    tokens = Tokens(refusal=status)
     with asking(tokens, LOGIN) as (registry, _):
         registry.tags()
         tokens.current = "another"
@@ -687,6 +699,19 @@ def test_the_way_stays_encrypted(
                 assert f"http://{plain.host}, which is not encrypted" in failure(registry.tags)
             assert not any("authorization" in asked.headers for asked in web.asked)  # nor that of ~/.netrc
         assert plain.asked == []
+
+
+def test_a_token_is_asked_for_with_our_login_and_no_other(
+    encrypted: Callable[[Web], tuple[Place, Path]], monkeypatch: pytest.MonkeyPatch, sealed: Path
+) -> None:
+    (sealed / ".netrc").write_text("machine localhost login netrc password netrc\n")
+    tokens = Tokens(scheme="https")
+    web = Web(tokens)
+    place, authority = encrypted(web)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    with web, Registry.at(place, LOGIN) as registry:
+        assert registry.tags() == ("a",)
+        assert tokens.given == 1
 
 
 # --- what nobody is told ---
