@@ -255,6 +255,9 @@ def _ended(child: Popen, timeout_s: float | None, printed: Sequence[IO[bytes]], 
     return True
 
 
+_CHUNK_BYTES = 1 << 20
+
+
 @contextlib.contextmanager
 def reading(
     argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float
@@ -290,11 +293,15 @@ def reading(
         clock.start()
         stack.callback(clock.cancel)
 
+        printed = child.stdout
+
         def ended() -> None:
+            while printed.read(_CHUNK_BYTES):  # it would wait for ever for somebody to read it
+                pass
             code = child.wait()
             if stop.pulled:
                 raise ProcessTimeout(argv, timeout_s, "", _text(err))
             if code != 0:
                 raise ProcessFailed(Completed(tuple(argv), code, "", _text(err)))
 
-        yield child.stdout, ended
+        yield printed, ended

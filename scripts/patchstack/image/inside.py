@@ -58,7 +58,8 @@ class Inside:
 def read_inside(stream: IO[bytes], root: str, packages: Sequence[str]) -> Inside:
     """Read a whole image: all below the folders ``packages`` of ``root``, and who else is installed.
 
-    Raises `ImageError` for a stream that is no tar archive, is cut short, or holds more than any image of ours.
+    Raises `ImageError` for a stream that is no tar archive, ends within a file, or holds more than any image of ours.
+    One that ends between two files reads like a whole one: whoever gives it knows whether it is.
     """
     prefix = f"{root.strip('/')}/"
     found = Inside()

@@ -115,3 +115,59 @@ with process.beside(["/bin/sh", "-c", "echo $$ > {pid_file}.new; mv {pid_file}.n
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"`sh` cannot be started: .*No such file or directory"):
         process.beside(["sh"], env={}, log=tmp_path / "a" / "b").__enter__()
+
+
+# --- what prints more than anybody wants to keep ---
+
+
+def test_a_program_that_prints_without_end_is_ended() -> None:
+    with pytest.raises(process.OutputTooLong, match="more than 1000 bytes"):
+        process.run([sys.executable, "-c", "while True: print('x' * 1000)"], timeout_s=60.0, most_output_bytes=1000)
+
+
+def test_a_program_that_ends_before_it_was_measured_may_have_printed_too_much_all_the_same() -> None:
+    with pytest.raises(process.OutputTooLong):
+        process.run([sys.executable, "-c", "print('x' * 1001)"], timeout_s=60.0, most_output_bytes=1000)
+
+
+def test_a_program_that_prints_little_is_heard() -> None:
+    done = process.run([sys.executable, "-c", "print('hello')"], timeout_s=60.0, most_output_bytes=1000)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+
+
+def test_the_time_limit_holds_where_the_output_is_measured() -> None:
+    with pytest.raises(process.ProcessTimeout):
+        process.run([sys.executable, "-c", "import signal; signal.pause()"], timeout_s=0.5, most_output_bytes=1000)
+
+
+def test_output_is_read_as_it_comes() -> None:
+    waits = "import signal; print('first', flush=True); signal.pause()"
+    with process.reading([sys.executable, "-c", waits], timeout_s=60.0) as (stream, _):
+        assert stream.readline() == b"first\n"
+
+
+def test_a_stream_that_was_cut_short_is_told_from_a_whole_one() -> None:
+    with process.reading([sys.executable, "-c", "print('all')"], timeout_s=60.0) as (stream, ended):
+        assert stream.read() == b"all\n"
+        ended()
+    more = "print('x' * 3_000_000)"
+    with process.reading([sys.executable, "-c", more], timeout_s=60.0) as (stream, ended):
+        assert stream.read(1) == b"x"
+        ended()
+    fails = "import sys; print('some'); sys.exit('no more')"
+    with process.reading([sys.executable, "-c", fails], timeout_s=60.0) as (stream, ended):
+        assert stream.read() == b"some\n"
+        with pytest.raises(process.ProcessFailed, match="no more"):
+            ended()
+    hangs = "import signal; print('some', flush=True); signal.pause()"
+    with process.reading([sys.executable, "-c", hangs], timeout_s=1.0) as (stream, ended):
+        assert stream.read() == b"some\n"
+        with pytest.raises(process.ProcessTimeout):
+            ended()
+
+
+def test_who_reads_no_further_ends_the_program() -> None:
+    endless = "import os; print(os.getpid(), flush=True)\nwhile True: print('x' * 1000)"
+    with process.reading([sys.executable, "-c", endless], timeout_s=60.0) as (stream, _):
+        pid = int(stream.readline())
+    assert ends(pid)
