@@ -10,19 +10,16 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from patchstack.config import BaseImage, Image
-from patchstack.errors import ImageError, UsageError
-from patchstack.image.append import Lower, append, read_base, read_dependencies
-from patchstack.image.build import LABEL_RECIPE, build, builder_at_hand
+from patchstack.errors import UsageError
+from patchstack.image.append import append, read_base
 from patchstack.image.delta import delta
 from patchstack.image.embedded import PROGRAM, REPOSITORY, find_program, serve
 from patchstack.image.layer import FileEntry, make_layer
 from patchstack.image.login import login_for
-from patchstack.image.names import Place, dependency_tag, immutable_tag, place_of, reference
-from patchstack.image.recipe import Recipe, read_recipe
+from patchstack.image.names import Place, immutable_tag, place_of, reference
 from patchstack.image.registry import Registry
 from patchstack.image.signing import Signer
 from patchstack.image.statement import push_statement
@@ -32,6 +29,7 @@ from patchstack.store import Run, now_utc
 from patchstack.upstream.releases import fetch_wheel
 from patchstack.upstream.wheel import Part, read_files
 from patchstack.verbs.image_contents import Inside, describe
+from patchstack.verbs.image_dependencies import Under, dependencies_of, would_stand_on
 from patchstack.verbs.remote import open_remote
 from patchstack.verbs.signing import signer_for
 from patchstack.workplace import Workplace
@@ -110,15 +108,7 @@ def would_make(work: Workplace, composition: Composition) -> str:
             return why_none(work)
         if settings.base is not None:
             return f"one layer on {settings.base.name}, in {settings.repository}"
-        recipe = _recipe(work, composition, settings)
-        if isinstance(recipe, str):
-            return recipe
-        tag = dependency_tag(recipe.runtime, recipe.key)
-        if registry.resolve(tag) is not None:
-            return f"one layer on {settings.repository}:{tag}"
-        if not _can_build(work, recipe):
-            return _no_builder(settings, tag)
-        return f"the dependencies, built as {settings.repository}:{tag}, and one layer on them"
+        return would_stand_on(work, registry, settings, composition)
 
 
 def previous_image(work: Workplace) -> LedgerImage | None:
@@ -139,12 +129,11 @@ def _attempt(work: Workplace, run: Run, composition: Composition, previous: Ledg
         under = (
             _somebody_elses(work, registry, settings, settings.base)
             if settings.base is not None
-            else _dependencies(work, registry, settings, composition, previous)
+            else dependencies_of(work, registry, settings, composition, previous)
         )
         if isinstance(under, str):
             return ImageResult(None, under)
-        made = _append(work, run, registry, settings, composition, under, signer)
-        return ImageResult(_ref(settings, under, made, registry.bytes_sent))
+        return ImageResult(_append(work, run, registry, settings, composition, under, signer))
 
 
 def _require_planned_patches(work: Workplace, composition: Composition) -> None:
@@ -160,47 +149,15 @@ def _require_planned_patches(work: Workplace, composition: Composition) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Under:
-    """What tonight's layer goes on, and what that was made from."""
-
-    lower: Lower
-    recipe: str
-    built: bool
-
-
-@dataclass(frozen=True)
-class _Made:
-    digest: str
-    tag: str
-    labels: tuple[tuple[str, str], ...]
-    provenance: str
-
-
-def _ref(settings: Image, under: _Under, made: _Made, bytes_new: int) -> ImageRef:
-    return ImageRef(
-        repository=settings.repository,
-        digest=made.digest,
-        tag=made.tag,
-        runtime=settings.runtime,
-        recipe=under.recipe,
-        dependencies=under.lower.digest,
-        labels=made.labels,
-        bytes_new=bytes_new,
-        built=under.built,
-        provenance=made.provenance,
-    )
-
-
 def _append(
     work: Workplace,
     run: Run,
     registry: Registry,
     settings: Image,
     composition: Composition,
-    under: _Under,
+    under: Under,
     signer: Signer | None,
-) -> _Made:
+) -> ImageRef:
     inside = describe(
         work,
         composition,
@@ -224,7 +181,18 @@ def _append(
         return push_statement(registry, inside.contents, settings.repository, digest, signer) if signer else ""
 
     made = append(registry, under.lower, layer, inside.labels, inside.contents.created, tag_for, sign)
-    return _Made(made.digest, made.tag, tuple(inside.labels.items()), made.provenance)
+    return ImageRef(
+        repository=settings.repository,
+        digest=made.digest,
+        tag=made.tag,
+        runtime=settings.runtime,
+        recipe=under.recipe,
+        dependencies=under.lower.digest,
+        labels=tuple(inside.labels.items()),
+        bytes_new=registry.bytes_sent,
+        built=under.built,
+        provenance=made.provenance,
+    )
 
 
 def _files(
@@ -247,78 +215,7 @@ def _natives(work: Workplace) -> tuple[str, ...]:
     return tuple(entry.path for entry, _ in read_files(wheel, Part.NATIVE))
 
 
-# --- what it stands on ---------------------------------------------------------------------------------
-
-
-def _dependencies(
-    work: Workplace, registry: Registry, settings: Image, composition: Composition, previous: LedgerImage | None
-) -> _Under | str:
-    """The dependency image of the release, built and pushed if the registry has none; or why there is none."""
-    recipe = _recipe(work, composition, settings)
-    if isinstance(recipe, str):
-        return recipe
-    tag = dependency_tag(recipe.runtime, recipe.key)
-    name = f"{settings.repository}:{tag}"
-    lower, built = read_dependencies(registry, tag, name), False
-    if lower is None:
-        if not _can_build(work, recipe):
-            return _no_builder(settings, tag)
-        lower, built = _build(work, registry, recipe, composition, tag, name), True
-    else:
-        _refuse_replaced(registry, settings, recipe, lower, tag, previous)
-    _require_recipe(lower, recipe, name)
-    return _Under(lower, recipe.key, built)
-
-
-def _recipe(work: Workplace, composition: Composition, settings: Image) -> Recipe | str:
-    return read_recipe(composition.base, settings.runtime, work.root, cache=work.cache, progress=work.progress)
-
-
-def _build(work: Workplace, registry: Registry, recipe: Recipe, composition: Composition, tag: str, name: str) -> Lower:
-    with work.progress.stage("build"):
-        layout = build(recipe, composition.base, work.cache, work.progress)
-    with work.progress.stage("push"):
-        digest = registry.push_layout(layout, tag)
-    lower = read_dependencies(registry, tag, name)
-    if lower is None or lower.digest != digest:
-        raise ImageError(
-            f"{name} is {lower.digest if lower else 'not there'} after {digest} was pushed: somebody else writes there"
-        )
-    return lower
-
-
-def _require_recipe(lower: Lower, recipe: Recipe, name: str) -> None:
-    """The tag says what it was made from, and so does a label: that the two agree is no accident."""
-    found = lower.labels.get(LABEL_RECIPE)
-    if found != recipe.key:
-        raise ImageError(
-            f"{name} says that it was made by recipe {found or 'none'}, and its tag is that of {recipe.key}: it is not "
-            "ours; delete the tag and run again, and it is built"
-        )
-
-
-def _refuse_replaced(
-    registry: Registry, settings: Image, recipe: Recipe, lower: Lower, tag: str, previous: LedgerImage | None
-) -> None:
-    """Nobody builds an equal recipe twice while the first image is there: what stands in its place is somebody's."""
-    if previous is None or (previous.repository, previous.recipe) != (settings.repository, recipe.key):
-        return
-    if previous.dependencies == lower.digest or previous.runtime != settings.runtime:
-        return
-    there = registry.resolve(previous.dependencies) is not None
-    raise ImageError(
-        f"tag {tag} of {settings.repository} is {lower.digest}, and the last promoted night stands on "
-        f"{previous.dependencies} of the same recipe: somebody has replaced it; find out who. "
-        + (
-            f"To go on as before, tag {previous.dependencies} as {tag} again"
-            if there
-            else f"That image is gone; to have it built again from its recipe, delete the tag {tag}"
-        )
-        + ", and run again"
-    )
-
-
-def _somebody_elses(work: Workplace, registry: Registry, settings: Image, base: BaseImage) -> _Under:
+def _somebody_elses(work: Workplace, registry: Registry, settings: Image, base: BaseImage) -> Under:
     """The image that deploy.yaml names by its digest, with its layers in our repository."""
     wanted = reference(base.name, None)
     work.progress(f"having the layers of {base.name} in {settings.repository}")
@@ -326,7 +223,7 @@ def _somebody_elses(work: Workplace, registry: Registry, settings: Image, base: 
     with _registry_at(wanted.place, ours=wanted.place.host == registry.place.host) as source:
         lower = read_base(registry, source, wanted, base.root, work.cache / "images")
     recipe = hashlib.sha256(f"{base.name}\n{base.root}\n".encode()).hexdigest()
-    return _Under(lower, recipe, registry.bytes_sent > before)
+    return Under(lower, recipe, registry.bytes_sent > before)
 
 
 # --- why there is none ---------------------------------------------------------------------------------
@@ -339,15 +236,3 @@ def why_none(work: Workplace) -> str:
     if not work.embedded:
         return f"lane {work.lane_name} has no image in deploy.yaml: add lanes.{work.lane_name}.image"
     return f"there is no registry on this machine for local nights: install it (apt-get install {PROGRAM})"
-
-
-def _can_build(work: Workplace, recipe: Recipe) -> bool:
-    """What was built here once is in the cache, and needs no builder."""
-    return (work.cache / "images" / recipe.key / "index.json").is_file() or builder_at_hand() is not None
-
-
-def _no_builder(settings: Image, tag: str) -> str:
-    return (
-        f"{settings.repository} has no {tag}, and no builder is at hand that could make it: install buildah "
-        "and mmdebstrap (`make builder`)"
-    )
