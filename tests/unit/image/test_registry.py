@@ -35,6 +35,7 @@ IMAGE = small_image()
 OTHER = small_image({"other": b"other"})
 SECRETS = (LOGIN.reveal(), LOGIN.basic)
 BEARER = "bearer-canary-0123456789"
+PATIENT = Limits(connect_s=20, silence_s=20, finish_s=20)
 SOON = Limits(connect_s=5, silence_s=0.3, finish_s=0.3)
 
 Answers = Callable[[Asked], Reply]
@@ -46,7 +47,7 @@ def said(status: int, code: str, message: str = "said so", **headers: str) -> Re
 
 
 @contextmanager
-def asking(answer: Answers, login: Login | None = None, limits: Limits | None = None) -> Iterator[tuple[Registry, Web]]:
+def asking(answer: Answers, login: Login | None = None, limits: Limits = PATIENT) -> Iterator[tuple[Registry, Web]]:
     with Web(answer) as web, Registry.at(Place(web.host, PATH), login, limits=limits) as registry:
         yield registry, web
 
