@@ -26,7 +26,7 @@ from patchstack.errors import ImageError
 from patchstack.image.build import LABEL_RECIPE, build, read_inventory
 from patchstack.image.debian import make_debian
 from patchstack.image.inventory import PATH
-from patchstack.image.recipe import CONTAINERFILE, CPU, EPOCH_S, FOLDER, INSTALLER, SCRIPTS, Group, Recipe
+from patchstack.image.recipe import CONTAINERFILE, CPU, EPOCH_S, FOLDER, INSTALLER, SCRIPTS, SMOKE, Group, Recipe
 from patchstack.image.wheels import PYTHON, fetch
 from patchstack.model import Base, Native, Sha
 from patchstack.pins import Pin, read_pins
@@ -117,7 +117,7 @@ def recipe_in(cache: Path, *wheels: Pin, sglang: str = "", **scripts: str) -> Re
     """The real Containerfile and scripts, with ``sglang/__init__.py`` as given, and ``install`` for install.sh."""
     release = wheel(cache, "sglang", {"sglang/__init__.py": sglang})
     files = {name: (FOLDER / name).read_bytes() for name in (CONTAINERFILE, *SCRIPTS)}
-    files |= {"standins/cuda_standins.py": b"def install(): pass\n"}
+    files |= {SMOKE: b"sglang\n", "standins/cuda_standins.py": b"def install(): pass\n"}
     files |= {f"{name}.sh": text.encode() for name, text in scripts.items()}
     groups = [Group(name, ()) for name in ("torch", "kernels")] + [Group("rest", wheels), Group("release", (release,))]
     native = Native("cp311", "any", "sglang-1.0-py3-none-any.whl", release.sha256[0])

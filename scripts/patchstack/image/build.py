@@ -28,14 +28,14 @@ from patchstack.image.debian import make_debian
 from patchstack.image.inventory import PATH, Inventory, decode_inventory, problems
 from patchstack.image.oci import MANIFEST, parse_manifest
 from patchstack.image.recipe import Recipe
-from patchstack.image.wheels import LockedWheel, fetch, last_lines
+from patchstack.image.wheels import LockedWheel, are_there, fetch, last_lines
 from patchstack.model import Base
 from patchstack.pins import Pin
 
 __all__ = ["build", "builder_at_hand"]
 
 LABEL_RECIPE = "internal.patchstack.recipe"
-"""What a dependency image says it was made from. `internal` is nobody's: equal recipes give equal images in all forks."""
+"""What it says it was made from. The domain `internal` is nobody's: equal recipes give equal images in all forks."""
 
 LIMIT_S = 7200.0
 DEBIAN_BYTES = 1_500_000_000
@@ -119,8 +119,12 @@ def _after(began_s: float) -> str:
 
 
 def _require_disk(recipe: Recipe, cache: Path) -> None:
-    """One clear error where wheels, what they unpack to and what that compresses to do not fit."""
-    needed = 2 * recipe.download_bytes + recipe.disk_bytes + DEBIAN_BYTES
+    """One clear error where it would not fit: the wheels, twice what they unpack to, and what that compresses to.
+
+    Twice, for a layer is written from the folder that it was made in, and both are there until the end.
+    """
+    to_fetch = 0 if are_there([*recipe.installer, *recipe.locked], cache) else recipe.download_bytes
+    needed = to_fetch + 2 * recipe.disk_bytes + recipe.download_bytes + DEBIAN_BYTES
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise ImageError(

@@ -31,6 +31,7 @@ CONTAINERFILE, LAYERS, INSTALLER, LOCK_CUDA, SIZES = (
     "sizes.json",
 )
 SCRIPTS = ("begin.sh", "install.sh", "cuda.sh", "cpu.sh", "end.sh", "smoke.py", "collect.py")
+SMOKE = "smoke.txt"
 BED_LOCK, BED_TORCH = "shared.txt", {"cpu": "torch-cpu.txt", "pypi": "torch-pypi.txt"}
 CPU, CUDA = "cpu", "cuda"
 REST, RELEASE = "rest", "release"
@@ -171,6 +172,7 @@ def _names(path: Path) -> tuple[str, ...]:
 
 def _files(runtime: str, root: Path, folder: Path) -> tuple[tuple[str, bytes], ...]:
     found = {name: (folder / name).read_bytes() for name in (CONTAINERFILE, *SCRIPTS)}
+    found[SMOKE] = (folder / f"smoke.{runtime}.txt").read_bytes()
     if runtime == CPU:
         standins = root / "tests" / "support" / "standins"
         for path in standins.rglob("*.py"):

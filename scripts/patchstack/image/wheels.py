@@ -63,6 +63,11 @@ def fetch(pins: Sequence[Pin], cache: Path, progress: Progress) -> tuple[LockedW
     return tuple(wheel for wheel in kept.values() if wheel is not None)
 
 
+def are_there(pins: Sequence[Pin], cache: Path) -> bool:
+    """Whether nothing would be fetched, by the names of what is in the cache."""
+    return all(any(any((cache / "wheels" / one).glob("*.whl")) for one in pin.sha256) for pin in pins)
+
+
 def last_lines(said: str) -> str:
     """What a program said last: the rest of a build's output hides it."""
     return "\n".join(said.strip().splitlines()[-15:])

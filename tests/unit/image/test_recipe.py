@@ -32,6 +32,8 @@ def folder(tmp_path: Path) -> Path:
         (made / name).write_text(f"{name}\n")
     (made / "layers.toml").write_text('torch = ["torch", "nvidia-*"]\nkernels = ["mooncake-*"]\n')
     (made / "pip.txt").write_text(f"pip==1.0 --hash=sha256:{'2' * 64}\n")
+    for runtime in ("cpu", "cuda"):
+        (made / f"smoke.{runtime}.txt").write_text("sglang\n")
     (made / "debian.cuda.txt").write_text("python3.11\ngcc  # why\n")
     (made / "debian.cpu.txt").write_text("python3.11\n")
     lock = "".join(
@@ -97,7 +99,10 @@ def append(path: str) -> Callable[[Path, Path], None]:
 
 
 INPUTS = [
-    *(("cuda", path) for path in (*recipes.SCRIPTS, recipes.CONTAINERFILE, "pip.txt", "locks/1.0/cuda.txt")),
+    *(
+        ("cuda", path)
+        for path in (*recipes.SCRIPTS, recipes.CONTAINERFILE, "pip.txt", "locks/1.0/cuda.txt", "smoke.cuda.txt")
+    ),
     ("cpu", "root/tests/support/locks/1.0/shared.txt"),
     ("cpu", "root/tests/support/locks/1.0/torch-cpu.txt"),
     ("cpu", "root/tests/support/standins/sgl_kernel/__init__.py"),

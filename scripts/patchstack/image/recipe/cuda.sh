@@ -1,5 +1,5 @@
-# Where the loader and the compiler look for CUDA. The wheels carry no lib64, no unversioned names and no stub of the
-# driver, by which nvcc's callers link (flashinfer: -L$CUDA_HOME/lib64 -lcudart -lcuda).
+# Where the loader and the compiler look for CUDA: the wheels carry neither lib64 nor the names without a version, by
+# which flashinfer links (-L$CUDA_HOME/lib64 -lcudart -lcuda; the last is the driver, and comes with it).
 set -eu
 echo "$CUDA_HOME/lib" > /etc/ld.so.conf.d/cuda.conf
 ln -s lib "$CUDA_HOME/lib64"
