@@ -36,7 +36,7 @@ def main() -> None:
     os.dup2(2, 1)
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as noise:
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(said.fileno()), *asked["modules"]],
+            [sys.executable, "-u", "-c", CHILD, str(said.fileno()), *asked["modules"]],
             env={**asked["environment"], **os.environ},
             pass_fds=[said.fileno()],
             stdin=subprocess.DEVNULL,
