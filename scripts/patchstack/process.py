@@ -186,6 +186,10 @@ if os.getppid() == int(sys.argv[1]):
 """
 
 
+# An interpreter that is not the system's may need it to start.
+_LIBRARIES = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
 class Beside:
     """A program that runs beside us."""
 
@@ -207,7 +211,8 @@ class Beside:
 def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Iterator[Beside]:
     """Run ``argv`` until the end of the block, or of the thread that entered it; what it prints is written to ``log``.
 
-    ``argv[0]`` is a path, ``env`` the whole environment. Raises `MachineError` when it cannot be started.
+    ``argv[0]`` is a path; ``env`` the whole environment, but for where this interpreter's libraries are. Raises
+    `MachineError` when it cannot be started.
     """
     bound = [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *argv]
 
@@ -216,7 +221,7 @@ def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Iterato
             with log.open("wb") as out:
                 return subprocess.Popen(
                     bound,
-                    env=dict(env),
+                    env={**_LIBRARIES, **env},
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,

@@ -56,6 +56,8 @@ class Web:
         """Every request, in the order in which they came."""
         self.broken: list[Exception] = []
         """What ``answer`` raised: the block ends with the first."""
+        self.dripped = 0
+        """Bytes that went out one by one."""
         self.closing = threading.Event()
         self._http = _Http(self)
         self.host = f"127.0.0.1:{self._http.server_address[1]}"
@@ -124,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.command,
             unquote(split.path),
             dict(parse_qsl(split.query, keep_blank_values=True)),
-            {name.lower(): value for name, value in self.headers.items()},
+            {name.lower(): ", ".join(self.headers.get_all(name) or ()) for name in self.headers},  # some send several
             self._body(),
             self.path,
         )
@@ -174,6 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         for byte in body:
             self.wfile.write(bytes([byte]))
             self.wfile.flush()
+            self.server.web.dripped += 1
             if self.server.web.closing.wait(pause_s):
                 return
 

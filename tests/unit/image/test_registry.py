@@ -204,7 +204,7 @@ def test_an_answer_that_drips() -> None:
     with asking(lambda _: Reply(body=data, drip_s=0.05), limits=limits) as (registry, web):
         told = failure(lambda: registry.blob(digest_of(data), 1000))
         assert told == f"reading blob {digest_of(data)}: the answer came too slowly; run again"
-        assert len(web.asked) == 1
+        assert 0 < web.dripped < 500
 
 
 # --- what is read ---
