@@ -78,13 +78,8 @@ def server(folder: Path, code: str) -> Path:
 
 def test_a_server_answers(tmp_path: Path) -> None:
     found = request(server(tmp_path, SERVER))
-    assert (found.stage, found.status, found.tokens, found.late, found.ended) == (
-        "answered",
-        200,
-        [7, 7, 7],
-        False,
-        None,
-    )
+    assert (found.stage, found.status, found.tokens) == ("answered", 200, [7, 7, 7])
+    assert (found.late, found.ended) == (False, None)
     assert "noise on standard output" in found.noise
 
 
@@ -122,10 +117,11 @@ def test_a_server_that_ends_when_it_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_comes_up_is_ended(tmp_path: Path) -> None:
-    code = f"import os, pathlib, signal\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\nsignal.pause()"
+    mark = tmp_path / "pid"
+    code = f"import os, signal\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\nsignal.pause()"
     found = request(server(tmp_path, code), limit_s=5.0)
     assert (found.stage, found.late) == ("start", True)
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert not Path("/proc", mark.read_text()).exists()
 
 
 def test_a_model_that_cannot_be_made(tmp_path: Path) -> None:
