@@ -411,6 +411,42 @@ def test_a_registry_that_fails_half_way_has_no_new_name(
     assert tags(place)[made.tag] == made.digest
 
 
+def test_whichever_request_is_lost_the_night_stops_and_the_next_one_makes_the_image(
+    tmp_path: Path, bench: ImageBench, place: Place
+) -> None:
+    """All of them in turn: what has no name before has at most its own afterwards, and that only at the very end."""
+    composition, before = bench.compose(CHANGE), tags(place)
+    run = bench.begin(composition)
+    with faulty(place) as proxy:
+        through = ImageBench(bench.folder, proxy.place)
+        number, named = 0, []
+        while True:
+            number += 1
+            proxy.mend()
+            proxy.fail(Fault(nth=number, reset=True))
+            asked = len(proxy.web.asked)
+            try:
+                made = make_image(through.work, run, composition, None).image
+            except ImageError:
+                assert not run.has(ImageResult)
+                kinds = [one.method for one in proxy.web.asked[asked:]]
+                new = {tag: digest for tag, digest in tags(place).items() if tag not in before}
+                named.append(bool(new))
+                assert new == {} or kinds.count("PUT") >= 2
+                with Registry.at(place) as held:
+                    for digest in new.values():
+                        assert digest is not None
+                        held.delete_manifest(digest)
+            else:
+                break
+        assert made is not None
+        assert proxy.injected == number - 1 >= 15
+        # Only what is asked after the tag is written can be lost when it is there.
+        assert named == sorted(named)
+        assert sum(named) <= 2
+        assert tags(place)[made.tag] == made.digest
+
+
 # --- the command line ---
 
 
