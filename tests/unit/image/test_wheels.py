@@ -60,6 +60,16 @@ def test_a_wheel_for_debians_python_is_taken_whatever_runs_here(tmp_path: Path, 
     assert got.sha256 == wanted
 
 
+def test_of_several_wheels_in_the_cache_the_best_is_taken(tmp_path: Path, index: Path) -> None:
+    digests = []
+    for tag in ("py3-none-any", "cp311-cp311-manylinux_2_28_x86_64"):
+        digests.append(wheel(index, "one", tag))
+        fetch([Pin("one", "1.0", "", (digests[-1],))], tmp_path / "cache", print)
+    for order in (digests, digests[::-1]):
+        (got,) = fetch([Pin("one", "1.0", "", tuple(order))], tmp_path / "cache", print)
+        assert got.sha256 == digests[1]
+
+
 def test_other_bytes_than_are_locked_are_an_error_and_are_not_kept(tmp_path: Path, index: Path) -> None:
     sha256 = wheel(index, "one")
     wheel(index, "one", text="other")
