@@ -39,6 +39,8 @@ class Reply:
     """What ``Content-Length`` says; None: the truth."""
     cut: bool = False
     """Only half of the body goes out."""
+    late_s: float = 0.0
+    """It begins so much later."""
     drip_s: float = 0.0
     """A byte of the body after each such pause."""
     reset: bool = False
@@ -136,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             web.broken.append(error)
             reply = Reply(500, body=repr(error).encode())
+        if reply.late_s:
+            web.closing.wait(reply.late_s)
         if reply.reset:
             self._reset()
         elif reply.hang:

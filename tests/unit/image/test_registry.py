@@ -5,6 +5,7 @@ A real registry is asked in tests/e2e/test_image_registry.py.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -192,6 +193,19 @@ def test_silence_is_waited_out_for_so_long_and_no_longer() -> None:
             assert failure(act).endswith(": it did not answer in time; run again when it does")
 
 
+def test_what_is_sent_may_take_the_registry_longer() -> None:
+    limits = Limits(silence_s=0.2, finish_s=20)
+    with asking(lambda _: Reply(201, late_s=0.6), limits=limits) as (registry, _):
+        assert registry.push_manifest(IMAGE.manifest, MANIFEST) == IMAGE.digest
+
+
+def test_a_token_server_is_not_waited_for_without_end() -> None:
+    with asking(Tokens(answers=Reply(hang=True)), LOGIN, SOON) as (registry, web):
+        assert failure(registry.tags) == (
+            f"listing the tags: a token from http://{web.host}: it did not answer in time; run again when it does"
+        )
+
+
 def test_an_answer_that_stops_in_its_middle() -> None:
     told = failure_of(lambda _: Reply(body=IMAGE.layer, cut=True), lambda it: it.blob(digest_of(IMAGE.layer), 9999))
     assert told.startswith(f"reading blob {digest_of(IMAGE.layer)}: the connection failed (")
@@ -277,12 +291,14 @@ def test_a_page_that_fails_fails_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "onward", [f"</v2/{PATH}/tags/list>", "<http://127.0.0.2:1/v2/tags>", "<http://example.com/v2/tags>", "<http://[>"]
+    "onward", [f"/v2/{PATH}/tags/list", "http://{other}/", "http://example.com/v2/tags", "http://["]
 )
 def test_a_list_ends_and_stays_where_it_is(onward: str) -> None:
-    with asking(lambda _: Reply(headers={"Link": f'{onward}; rel="next"'}, body=b'{"tags": ["a"]}')) as (registry, web):
-        failure(registry.tags)
-        assert len(web.asked) == 1
+    with Web(pages) as other:
+        headers = {"Link": f'<{onward.format(other=other.host)}>; rel="next"'}
+        with asking(lambda _: Reply(headers=headers, body=b'{"tags": ["a"]}')) as (registry, web):
+            failure(registry.tags)
+            assert (len(web.asked), other.asked) == (1, [])
 
 
 def test_a_repository_without_tags() -> None:
@@ -337,6 +353,21 @@ def test_a_file_is_fetched_whole_or_not_at_all(tmp_path: Path) -> None:
     for reply in (Reply(body=data[1:] + b"x"), Reply(body=data + b"x"), Reply(body=data, cut=True)):
         assert failure_of(lambda _, reply=reply: reply, lambda it: it.fetch_blob(blob, file))
         assert not file.exists()
+
+
+def test_nothing_is_sent_as_nothing() -> None:
+    """And not in chunks, as for what has no known length: not every registry takes that."""
+
+    def answer(asked: Asked) -> Reply:
+        if asked.method == "POST":
+            return Reply(202, {"Location": "/upload"})
+        return said(404, "BLOB_UNKNOWN") if asked.method == "HEAD" else Reply(201)
+
+    with asking(answer) as (registry, web):
+        assert registry.push_blob(b"", digest_of(b"")) == 0
+        assert web.asked[-1].method == "PUT"
+        assert web.asked[-1].headers["content-length"] == "0"
+        assert "transfer-encoding" not in web.asked[-1].headers
 
 
 @pytest.mark.parametrize(
@@ -620,12 +651,14 @@ def test_a_token_server_that_gives_something_else(answers: Reply, login: Login |
         assert failure(registry.tags).startswith("listing the tags: ")
 
 
-@pytest.mark.parametrize("realm", ["", "/token", "example.com/token", "http://example.com/token", "http://["])
+@pytest.mark.parametrize("realm", ["", "/token", "{other}/token", "http://example.com/token", "http://["])
 def test_a_password_goes_to_no_token_server_that_is_not_private(realm: str) -> None:
-    answer = demanding(f'Bearer realm="{realm}",service="s"', "never", pages)
-    with asking(answer, LOGIN) as (registry, web):
-        failure(registry.tags)
-        assert [asked.headers.get("authorization") for asked in web.asked] == [None]
+    with Web(lambda _: Reply(body=b'{"token": "x"}')) as other:
+        answer = demanding(f'Bearer realm="{realm.format(other=other.host)}",service="s"', "never", pages)
+        with asking(answer, LOGIN) as (registry, web):
+            failure(registry.tags)
+            assert [asked.headers.get("authorization") for asked in web.asked] == [None]
+        assert other.asked == []
 
 
 @pytest.mark.parametrize("demand", ["", "Negotiate", 'Digest realm="x"'])
@@ -754,3 +787,16 @@ def test_no_failure_tells_a_secret(
     told += caplog.text + "".join(capfd.readouterr())
     assert "***" in told
     assert not [secret for secret in (*SECRETS, BEARER) if secret in told]
+
+
+def test_the_libraries_below_tell_nobody_anything() -> None:
+    """Whoever configures the root logger would read what oras says, which is not written for him."""
+    heard = io.StringIO()
+    handler = logging.StreamHandler(heard)
+    logging.getLogger().addHandler(handler)
+    try:
+        for answers in (said(401, "DENIED"), Reply(body=b"{}")):
+            failure_of(Tokens(answers=answers), Registry.tags, LOGIN)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert heard.getvalue() == ""
