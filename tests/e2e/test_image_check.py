@@ -1,6 +1,6 @@
 """What is seen inside an image that is pulled from a real registry by podman, each fault by its own check.
 
-The images hold Debian's Python and a server of a few lines in SGLang's place; one test takes the real thing.
+The images hold Debian's Python and a server of a few lines in SGLang's place. The real thing is in test_image_night.py.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -36,6 +36,7 @@ NEEDED = "podman with runc (apt-get install podman runc), or a docker engine tha
 FOLDER = "containers"
 """In the cache: what podman keeps of the images that it pulled."""
 
+_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _LABEL = "patchstack.check"
 _KEPT = "localhost/patchstack-kept"
 _NOBODY = "65534:65534"
@@ -54,6 +55,11 @@ class Limits:
     processes: int = 2048
     scratch_mib: int = 2048
     """Of /tmp, which is in memory."""
+
+    @property
+    def of_memory_and_processes(self) -> tuple[str, ...]:
+        memory = f"{self.memory_mib}m"
+        return (f"--memory={memory}", f"--memory-swap={memory}", f"--pids-limit={self.processes}")
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,12 @@ class Engine:
     runtime: str = ""
     """The OCI runtime that podman is told to use."""
 
-    def opened(self, cache: Path) -> AbstractContextManager[OpenEngine]:
+    def opened(
+        self, cache: Path, progress: Callable[[str], None] = lambda _: None
+    ) -> AbstractContextManager[OpenEngine]:
         """Ready for use in ``cache``, by one process at a time; what a killed one left behind is gone."""
-        return _podman(self, cache / FOLDER) if self.name == "podman" else _docker(self, cache / FOLDER)
+        made = _podman if self.name == "podman" else _docker
+        return made(self, cache / FOLDER, progress)
 
 
 def engine_at_hand() -> Engine | None:
@@ -114,7 +123,7 @@ def engine_at_hand() -> Engine | None:
 
 def _which_as_root(name: str) -> str | None:
     # A user's PATH often lacks the folders in which Debian has these.
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+    return shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
 
 
 @dataclass(frozen=True)
@@ -196,9 +205,7 @@ class OpenEngine:
             "--cap-drop=all",
             "--security-opt=no-new-privileges",
             f"--user={_NOBODY}",
-            f"--memory={limits.memory_mib}m",
-            f"--memory-swap={limits.memory_mib}m",
-            f"--pids-limit={limits.processes}",
+            *(limits.of_memory_and_processes if self.engine.name == "docker" or _may_limit() else ()),
             # Kernels are compiled into it and loaded from there.
             f"--tmpfs=/tmp:rw,exec,nosuid,nodev,size={limits.scratch_mib}m,mode=1777",
             "--shm-size=1g",
@@ -285,9 +292,9 @@ _ENGINE_FAILED, _PODMAN_LATE = 125, 255
 
 
 @contextmanager
-def _podman(engine: Engine, folder: Path) -> Iterator[OpenEngine]:
+def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _alone(folder, progress):
         work, settings = _run_folder(folder), folder / "settings"
         storage = folder / "storage"
         (folder / "tmp").mkdir(exist_ok=True)
@@ -314,9 +321,9 @@ def _podman(engine: Engine, folder: Path) -> Iterator[OpenEngine]:
 
 
 @contextmanager
-def _docker(engine: Engine, folder: Path) -> Iterator[OpenEngine]:
+def _docker(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _alone(folder, progress):
         opened = OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
         opened.sweep()
         try:
@@ -326,11 +333,15 @@ def _docker(engine: Engine, folder: Path) -> Iterator[OpenEngine]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other process uses the folder: two that sweep would end each other's containers."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another patchstack looks inside an image; waiting")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -359,7 +370,7 @@ def _run_folder(folder: Path) -> Path:
         found = place.lstat()
     except OSError as error:
         raise MachineError(f"{place} cannot be made: {error.strerror}; podman needs such a folder") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
+    if not stat.S_ISDIR(found.st_mode) or _owner_of(found) != user or found.st_mode & 0o022:
         raise MachineError(f"{place} is not this user's own folder: remove it, and find out who made it")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     mark = place / "boot"
@@ -371,13 +382,16 @@ def _run_folder(folder: Path) -> Path:
     return place
 
 
+def _owner_of(found: os.stat_result) -> int:
+    return found.st_uid
+
+
 def _containers_conf(runtime: str) -> str:
     """Only what is needed: https://github.com/containers/common/blob/main/docs/containers.conf.5.md ."""
     # Podman asks for more than this process may have where it may not raise its own limits.
     files = _hard_limit(resource.RLIMIT_NOFILE, 65_536)
     processes = _hard_limit(resource.RLIMIT_NPROC, 32_768)
-    # systemd's way of grouping processes needs systemd.
-    manager = "systemd" if Path("/run/systemd/system").is_dir() else "cgroupfs"
+    manager = "systemd" if _has_systemd() else "cgroupfs"
     return (
         "[containers]\n"
         f'default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\n'
@@ -388,6 +402,25 @@ def _containers_conf(runtime: str) -> str:
         'lock_type = "file"\n'
         f'runtime = "{runtime}"\n'
     )
+
+
+def _has_systemd() -> bool:
+    """Whether there is a systemd that makes groups of processes for us: the machine's, or the user's own."""
+    if os.getuid() == 0:
+        return Path("/run/systemd/system").is_dir()
+    return Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd", "private").exists()
+
+
+def _may_limit() -> bool:
+    """Whether memory and processes can be limited: by root, or where systemd has left both to the user.
+
+    https://github.com/containers/podman/blob/main/troubleshooting.md (26): else podman starts no container at all.
+    """
+    user = os.getuid()
+    if user == 0:
+        return True
+    held = Path(f"/sys/fs/cgroup/user.slice/user-{user}.slice/user@{user}.service/cgroup.controllers")
+    return _has_systemd() and held.is_file() and {"memory", "pids"} <= set(held.read_text().split())
 
 
 def _hard_limit(kind: int, most: int) -> int:
@@ -405,12 +438,3 @@ def _storage_conf(storage: Path, work: Path) -> str:
         # A mount of the folder on itself would stay behind.
         'skip_mount_home = "true"\n'
     )
-
-
-def forget(cache: Path) -> None:
-    """Remove all that podman keeps in ``cache``."""
-    folder = cache / FOLDER
-    if folder.is_dir():
-        with _alone(folder), suppress(FileNotFoundError):
-            shutil.rmtree(_run_folder(folder))
-            shutil.rmtree(folder)

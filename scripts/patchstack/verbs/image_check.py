@@ -64,7 +64,7 @@ def _checks(work: Workplace, composition: Composition, image: ImageRef) -> tuple
             root=base.root if base else None,
         )
         try:
-            with engine.opened(work.cache) as opened:
+            with engine.opened(work.cache, work.progress) as opened:
                 return check(opened, asked, work.progress)
         except MachineError as error:
             return nothing_seen(f"{engine.name} does not work here: {error}")
