@@ -80,7 +80,7 @@ test: node builder ## what CI runs: lint, unit tests, every guard on both trees,
 	$(MAKE) --no-print-directory lint; did lint; \
 	$(BIN)/pytest -q -n 2 tests/unit; did "unit tests"; \
 	$(BIN)/patchstack --local test --rerun $(RERUN); did "guards"; \
-	$(BIN)/pytest -q tests/e2e; did "end-to-end tests"; \
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e; did "end-to-end tests"; \
 	echo "budget: $${spent}in all $$SECONDS s of $(BUDGET_S) s"
 
 test-all: setup ## the same, with no answer kept from an earlier run
