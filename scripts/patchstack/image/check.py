@@ -55,8 +55,11 @@ ENVIRONMENT = {
 
 _OWN_S = 30.0
 """Of a limit: left to the probe to say what it saw when its time is up."""
-_NO_DRIVER = ("libcuda.so", "libnvidia-ml.so", "NVIDIA driver", "CUDA driver", "No CUDA GPUs", "no CUDA-capable device")
-"""In the words of a failure that a machine without a GPU explains."""
+_NO_DRIVER = (
+    *("libcuda.so", "libnvidia-ml.so", "NVIDIA driver", "CUDA driver", "No CUDA GPUs", "no CUDA-capable device"),
+    *("0 active drivers", "No accelerator"),
+)
+"""In the words of a failure that a machine without a GPU explains: the loader's, torch's, Triton's and SGLang's."""
 _SHOWN = 5
 
 PASS, FAIL, TIMEOUT, CRASH, MISSING = (
@@ -288,7 +291,7 @@ def judge_imports(modules: Sequence[str], found: Imports, runtime: str) -> Said:
         return CRASH, "the probe answered for other modules than it was asked for"
     broken = [one for one in found.imports if one.error is not None]
     elsewhere = [one for one in broken if _elsewhere(one, runtime)]
-    faults = [f"{one.module}: {one.error}" for one in broken if one not in elsewhere]
+    faults = [f"{one.module}: {_gist(one)}" for one in broken if one not in elsewhere]
     if faults:
         return FAIL, f"it does not import {_listed(faults)}"
     if len(found.imports) < len(modules):
@@ -296,12 +299,18 @@ def judge_imports(modules: Sequence[str], found: Imports, runtime: str) -> Said:
         if found.late:
             return TIMEOUT, f"it was still importing {at} when its time was up"
         return CRASH, f"importing {at} ended the process with {found.ended}{_tail(found.noise)}"
-    said = f"{len(modules) - len(elsewhere)} modules import: {', '.join(MODULES)} and those that the night changed"
     if elsewhere:
-        said += (
-            f"; not without what this machine lacks: {_listed([f'{one.module} ({one.error})' for one in elsewhere])}"
-        )
-    return PASS, said
+        lacking = [f"{one.module} ({_gist(one)})" for one in elsewhere]
+        count = f"{len(modules) - len(elsewhere)} of {len(modules)} modules import"
+        return PASS, f"{count}; not without what this machine lacks: {_listed(lacking)}"
+    return PASS, f"{len(modules)} modules import: {', '.join(MODULES)} and those that the night changed"
+
+
+def _gist(one: Imported) -> str:
+    """One line of an error: the one that names a driver, or the first."""
+    lines = [line.strip(" -") for line in (one.error or "").splitlines() if line.strip()] or [""]
+    telling = next((line for line in lines if any(words in line for words in _NO_DRIVER)), lines[0])
+    return telling[:300]
 
 
 def _elsewhere(one: Imported, runtime: str) -> bool:

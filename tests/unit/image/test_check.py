@@ -169,6 +169,20 @@ def test_only_what_another_machine_has_is_no_fault_of_the_image(
     assert told in words  # it is named either way
 
 
+def test_of_a_long_error_the_line_that_tells_is_told() -> None:
+    """As sgl_kernel's is: it has tried several libraries."""
+    error = f"ImportError: \n[sgl_kernel] CRITICAL: none\n{'long ' * 100}\n- ImportError: libcuda.so.1: cannot open\n"
+    outcome, words = judge_imports(NAMES, imports(None, None, None, None, None, (error, None)), "cuda")
+    assert (outcome, words.partition("; ")[2]) == (
+        PASS,
+        "not without what this machine lacks: sglang.srt.gpu (ImportError: libcuda.so.1: cannot open)",
+    )
+    assert judge_imports(NAMES, imports(None, None, None, None, None, (error, None)), "cpu") == (
+        FAIL,
+        "it does not import sglang.srt.gpu: ImportError: libcuda.so.1: cannot open",
+    )
+
+
 def test_a_process_that_ends_between_two_modules() -> None:
     assert judge_imports(NAMES, imports(None, ended=-11), "cuda") == (
         CRASH,

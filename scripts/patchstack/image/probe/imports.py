@@ -22,7 +22,9 @@ for module in sys.argv[2:]:
     try:
         importlib.import_module(module)
     except BaseException as failed:
-        error = f"{type(failed).__name__}: {failed}"[:500]
+        error = f"{type(failed).__name__}: {failed}"
+        # What has tried several things says at the end why each of them failed.
+        error = error if len(error) <= 3000 else f"{error[:500]} ... {error[-2400:]}"
         missing = getattr(failed, "name", None) if isinstance(failed, ImportError) else None
     print(json.dumps({"module": module, "error": error, "missing": missing and str(missing)[:200]}), file=answers)
 answers.close()
