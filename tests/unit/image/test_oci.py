@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.image_registry import small_image
 
@@ -104,6 +104,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(BODY)), JSON))
 def test_whatever_comes_is_a_manifest_or_an_error(changed: dict[str, Any]) -> None:
     try:
