@@ -293,9 +293,7 @@ class Registry:
             return Stream(io.BytesIO(data) if isinstance(data, bytes) else data.open("rb"), size, self._wire.count)
 
         headers = {"Content-Type": "application/octet-stream"}
-        # requests sends a body of no length in chunks, which not every registry takes
-        given = body if size else None
-        answer = self._wire.ask("PUT", url, what, frozenset({_CREATED}), headers=headers, body=given)
+        answer = self._wire.ask("PUT", url, what, frozenset({_CREATED}), headers=headers, body=body)
         answer.body()
         self._require_digest(answer, digest, what)
         return size
