@@ -516,7 +516,8 @@ with embedded.serve(Path({str(tmp_path / "registry")!r})) as at:
     print(Path(f"/proc/self/task/{{os.getpid()}}/children").read_text(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = process.run([sys.executable, "-c", code], timeout_s=60, check=False)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # it cannot clear up after itself
+    done = process.run([sys.executable, "-c", code], env=environment, timeout_s=60, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     try:
         registry_process = os.pidfd_open(int(done.stdout))
