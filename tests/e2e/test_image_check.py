@@ -30,7 +30,7 @@ from patchstack.image.check import Asked, Times, check
 from patchstack.image.contents import CONTENTS, FOLDER, contents_of, encode_contents, labels_of
 from patchstack.image.debian import make_debian
 from patchstack.image.engine import FOLDER as CONTAINERS
-from patchstack.image.engine import Engine, Limits, OpenEngine, engine_at_hand
+from patchstack.image.engine import Engine, Limits, OpenEngine, _run_folder, engine_at_hand
 from patchstack.image.inventory import PATH as INVENTORY
 from patchstack.image.inventory import Inventory
 from patchstack.image.layer import FileEntry, Layer, make_layer
@@ -269,6 +269,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, sealed_module: Path) -> Iter
     with registry(folder / "registry", path="sglang") as place:
         yield Bench(folder, place, engine, debian_with_python())
     assert left_behind(folder) == []
+    shutil.rmtree(_run_folder(folder / "cache" / CONTAINERS))
     shutil.rmtree(folder / "cache")
 
 

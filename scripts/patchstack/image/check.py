@@ -50,6 +50,8 @@ ENVIRONMENT = {
     "MC_FORCE_TCP": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
+    # The image holds no bytecode and cannot be written to: so a server's processes compile each module once, not each.
+    "PYTHONPYCACHEPREFIX": "/tmp/bytecode",  # noqa: S108 - the container's own
 }
 """What a server without a GPU needs; what the image sets itself comes first."""
 
