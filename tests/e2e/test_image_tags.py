@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from tests.e2e.image_bench import ImageBench, patchstack, tags
 from tests.support.image_registry import Fault, FaultyProxy, faulty, registry, skopeo
 
-from patchstack.errors import ImageError
+from patchstack.errors import ImageError, UsageError
 from patchstack.git import Repository
 from patchstack.image.names import Place
 from patchstack.image.registry import Registry
@@ -128,6 +128,24 @@ def test_an_image_that_was_not_green_is_not_promoted_and_nothing_is_said_to_be_i
     assert promote(nights.bench.work, run).promotion.line.image is None  # `nightly` does not need it here
     assert nights.follow() == ()
     assert "nightly" not in nights.tags
+
+
+def test_checks_that_say_they_were_skipped_promote_no_image(nights: Nights) -> None:
+    _, image = nights.judged("one\n")
+    run, _ = nights.judged("one\n", seen(image, but=Look.TREE, outcome=GuardOutcome.SKIPPED_BY_RULE))
+    assert promote(nights.bench.work, run).promotion.line.image is None
+
+
+def test_an_image_that_is_not_the_lanes_moves_nothing(nights: Nights) -> None:
+    run, image = nights.judged("one\n")
+    for strange in (replace(image, repository="registry.example.com/somebody/else"), replace(image, runtime="cpu")):
+        run.write(ImageResult(strange))
+        run.write(seen(strange))
+        gate(nights.bench.work, run, run.read(Composition), run.read(GuardReport))
+        told = f"has the {strange.runtime} image of {strange.repository}, and by deploy.yaml the lane's is the cuda one"
+        with pytest.raises(UsageError, match=told):
+            promote(nights.bench.work, run)
+    assert nights.deployed is None
 
 
 def test_a_tag_that_holds_something_else_before_the_promotion_moves_nothing(nights: Nights) -> None:

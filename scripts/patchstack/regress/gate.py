@@ -90,6 +90,16 @@ def _verdict(
     return Verdict(name, status, (*image.red, *reasons, *absent), skipped)
 
 
+def image_to_promote(composition: Composition, result: ImageResult | None, tests: ImageTests | None) -> ImageRef | None:
+    """Tonight's image, where nothing is open on it but its runtime: no other one may be promoted.
+
+    A local night's is of another runtime than deploy.yaml says, and has tags of its own.
+    """
+    image = result.image if result else None
+    found = _of_image(composition, result, tests, image.runtime if image else "", "")
+    return image if not found.red and not found.open_ends else None
+
+
 def _of_image(
     composition: Composition, result: ImageResult | None, tests: ImageTests | None, runtime: str, not_run: str
 ) -> _Image:

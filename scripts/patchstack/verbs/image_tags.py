@@ -13,12 +13,10 @@ from patchstack.image.build import builder_at_hand
 from patchstack.image.engine import engine_at_hand
 from patchstack.image.names import PromotedImage, moving_tags
 from patchstack.image.registry import Registry
-from patchstack.model import GuardOutcome, ImageRef, ImageResult, ImageTests, LedgerImage, LedgerLine, Look
+from patchstack.model import ImageRef, LedgerImage, LedgerLine
 from patchstack.release.ledger import History
 from patchstack.verbs.image import image_settings, open_registry
 from patchstack.workplace import Workplace
-
-_GREEN = {GuardOutcome.PASS, GuardOutcome.SKIPPED_BY_RULE}
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,6 @@ class ImageTags:
                 for name in self.lost
             ),
         )
-
-
-def tested_image(result: ImageResult | None, tests: ImageTests | None) -> ImageRef | None:
-    """Tonight's image, if every check of that very digest was green: no other is promoted."""
-    image = result.image if result else None
-    if image is None or tests is None or (tests.repository, tests.digest) != (image.repository, image.digest):
-        return None
-    outcomes = {check.outcome for check in tests.checks}
-    looked = {check.name for check in tests.checks} == {look.value for look in Look}
-    return image if looked and GuardOutcome.PASS in outcomes and outcomes <= _GREEN else None
 
 
 def ledger_image(image: ImageRef) -> LedgerImage:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from patchstack.errors import ImageError, RemoteError, UsageError
 from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
+from patchstack.regress.gate import image_to_promote
 from patchstack.release.ledger import History
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
@@ -16,8 +17,8 @@ from patchstack.release.remote import RemoteState
 from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
-from patchstack.verbs.image import open_registry
-from patchstack.verbs.image_tags import ledger_image, read_tags, require_pullable, tested_image
+from patchstack.verbs.image import lane_image, open_registry
+from patchstack.verbs.image_tags import ledger_image, read_tags, require_pullable
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.settled import known_reports, last_settled
@@ -52,7 +53,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         )
     store, remote = work.store(), open_remote(work)
     _require_next(run, composition, remote.history)
-    image = _image_to_promote(work, run)
+    image = _image_to_promote(work, run, composition)
     decision = decide(
         night=run.id,
         at=now_utc(),
@@ -69,12 +70,18 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     return Promoted(promotion, decision.notes)
 
 
-def _image_to_promote(work: Workplace, run: Run) -> LedgerImage | None:
+def _image_to_promote(work: Workplace, run: Run, composition: Composition) -> LedgerImage | None:
     """Tonight's image, green and still in its registry; None where the night has none that is green."""
-    tested = tested_image(*image_said(run))
+    tested = image_to_promote(composition, *image_said(run))
     if tested is None:
         return None
-    image = ledger_image(tested)
+    image, settings = ledger_image(tested), lane_image(work)
+    if settings is None or (image.repository, image.runtime) != (settings.repository, settings.runtime):
+        here = f"the {settings.runtime} one of {settings.repository}" if settings else "none"
+        raise UsageError(
+            f"run {run.id} has the {image.runtime} image of {image.repository}, and by deploy.yaml the lane's is "
+            f"{here}; nothing was moved: run `patchstack nightly`"
+        )
     with open_registry(work) as registry:
         if registry is None:
             raise ImageError(f"the registry of {image.repository} is not at hand any more; nothing was moved")

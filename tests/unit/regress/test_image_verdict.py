@@ -23,7 +23,7 @@ from patchstack.model import (
     TreeRun,
     Verdict,
 )
-from patchstack.regress.gate import judge
+from patchstack.regress.gate import image_to_promote, judge
 
 TREE, BASE_TREE, COMMIT = Sha("a" * 40), Sha("b" * 40), Sha("c" * 40)
 COMPOSITION = Composition(
@@ -219,3 +219,36 @@ def test_a_channel_that_needs_the_image_alone_is_not_kept_back_by_guards() -> No
     empty = replace(GREEN_GUARDS, runs=())
     (only,) = judge({"images": ["image"]}, COMPOSITION, {}, empty, ImageResult(IMAGE), SEEN, "cuda").verdicts
     assert only == Verdict("images", Status.PASS, ())
+
+
+def test_what_is_promoted_is_what_satisfies_who_needs_it() -> None:
+    twice = replace(SEEN, checks=(*SEEN.checks, SEEN.checks[0]))
+    for seen in (twice, replace(SEEN, checks=SEEN.checks[1:]), replace(SEEN, digest=f"sha256:{'2' * 64}"), None):
+        nightly, stable = verdicts(ImageResult(IMAGE), seen)
+        assert (nightly.status, stable.status) == (Status.PASS, Status.INCOMPLETE)
+        assert image_to_promote(COMPOSITION, ImageResult(IMAGE), seen) is None
+    assert image_to_promote(COMPOSITION, ImageResult(IMAGE), SEEN) == IMAGE
+
+
+@pytest.mark.parametrize("look", Look)
+@pytest.mark.parametrize("outcome", GuardOutcome)
+def test_no_outcome_is_promoted_that_is_none_for_who_needs_it(look: Look, outcome: GuardOutcome) -> None:
+    tests = said(look, outcome)
+    _, stable = verdicts(ImageResult(IMAGE), tests)
+    promoted = image_to_promote(COMPOSITION, ImageResult(IMAGE), tests)
+    assert promoted == (IMAGE if stable.status is Status.PASS else None)
+
+
+def test_an_image_of_another_tree_is_not_promoted() -> None:
+    other = replace(IMAGE, labels=(("io.github.acme.patchstack.tree", BASE_TREE),))
+    assert image_to_promote(COMPOSITION, ImageResult(other), SEEN) is None
+    assert image_to_promote(COMPOSITION, ImageResult(None, "no builder"), None) is None
+    assert image_to_promote(COMPOSITION, None, None) is None
+
+
+def test_a_local_nights_image_is_promoted_though_no_channel_is_satisfied_by_it() -> None:
+    local = replace(IMAGE, runtime="cpu")
+    seen = said(Look.REQUEST, GuardOutcome.PASS)
+    _, stable = verdicts(ImageResult(local), seen, "cuda")
+    assert stable.status is Status.INCOMPLETE
+    assert image_to_promote(COMPOSITION, ImageResult(local), seen) == local
