@@ -225,12 +225,6 @@ def test_an_image_in_which_sglang_does_not_import_is_none(cache: Path, debian: D
     assert left(cache) == [".lock"]
 
 
-def test_a_step_that_leaves_something_behind_is_found_out(cache: Path, debian: Debian) -> None:
-    litter = f"{(FOLDER / 'end.sh').read_text()}\necho left > /opt/left\n"
-    with pytest.raises(ImageError, match=r"dependencies\.json and nothing else, and holds opt/left"):
-        build(recipe_in(cache, end=litter), BASE, cache, print, debian=debian)
-
-
 KILLED = """
 import shutil, sys
 from pathlib import Path

@@ -202,13 +202,18 @@ def _end_orphans(work: Path) -> None:
 
 
 def _remove(work: Path, builder: Builder) -> None:
-    """Remove a build's folder with what is still mounted in it."""
-    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    below = sorted((one for one in mounted if one.startswith(f"{work}/")), reverse=True)
-    for place in below:
+    """Remove a build's folder, but never what is mounted in it from elsewhere."""
+    for place in _mounted_in(work):
         process.run(["umount", "--lazy", place], check=False)
-    shutil.rmtree(work, ignore_errors=True)
-    if work.exists():
-        process.run(builder.remove(work), check=False)
+    if not _mounted_in(work):
+        shutil.rmtree(work, ignore_errors=True)
+        if work.exists():
+            process.run(builder.remove(work), check=False)
     if work.exists():
         raise ImageError(f"{work} cannot be removed: remove it by hand, for the next build needs its room")
+
+
+def _mounted_in(work: Path) -> list[str]:
+    """What is mounted below ``work``, the innermost first."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return sorted((place for place in places if place.startswith(f"{work}/")), reverse=True)

@@ -197,3 +197,18 @@ def test_every_package_that_differs_is_named() -> None:
             RECIPE, Inventory((*INVENTORY.packages, Package("python", "left", "2.0")), "/opt/sglang")
         )
     building._require_packages(RECIPE, INVENTORY)
+
+
+def test_a_folder_in_which_something_stays_mounted_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "images" / ".build-left"
+    (work / "dev").mkdir(parents=True)
+    with monkeypatch.context() as mounted:
+        mounted.setattr(building, "_mounted_in", lambda _: [f"{work}/dev"])
+        with pytest.raises(ImageError, match="cannot be removed"):
+            build(RECIPE, BASE, tmp_path, print, builder=Buildah(as_root=True))
+    assert (work / "dev").is_dir()
+    with pytest.raises(ImageError, match="pip could not fetch"):
+        build(RECIPE, BASE, tmp_path, print, builder=Buildah(as_root=True))
+    assert not work.exists()
