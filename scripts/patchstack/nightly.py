@@ -19,6 +19,7 @@ from patchstack.errors import (
     EXIT_OK,
     CompositionError,
     GateFailed,
+    ImageError,
     MachineError,
     PatchstackError,
     UsageError,
@@ -50,7 +51,7 @@ from patchstack.verbs.author import validate
 from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.image import make_image
 from patchstack.verbs.image_check import check_image
-from patchstack.verbs.image_tags import follow_ledger, image_is_due
+from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote, repair
 from patchstack.verbs.remote import list_remote, open_remote
@@ -116,13 +117,19 @@ class _Sofar:
     """The report of a night that is over."""
 
     @classmethod
-    def of(cls, report: NightReport, composition: Composition | None, plan: MergePlan | None) -> _Sofar:
-        """What a pack tells of its night."""
+    def of(
+        cls,
+        report: NightReport,
+        composition: Composition | None,
+        plan: MergePlan | None,
+        image: ImageResult | None,
+    ) -> _Sofar:
+        """What a pack tells of its night; what is promoted is read from its stage, and not from its report."""
         over = report.nothing_to_do or report.exit_code != EXIT_OK or report.promotion is not None
         return cls(
             plan=plan,
             composition=composition,
-            image=report.image,
+            image=image,
             previous=report.previous,
             range_diffs=report.range_diffs,
             notes=[note for note in report.notes if note not in {NO_GITHUB, *NOT_OVER.values()}],
@@ -179,7 +186,12 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
     with unpacked(part.unpack, work.state, work.store(), work.lane_name) as fresh:
         composition = read_composition(work, fresh) if fresh.has(Composition) else None
         report = fresh.read(NightReport)
-        sofar = _Sofar.of(report, composition, fresh.read(MergePlan) if fresh.has(MergePlan) else None)
+        sofar = _Sofar.of(
+            report,
+            composition,
+            fresh.read(MergePlan) if fresh.has(MergePlan) else None,
+            fresh.read(ImageResult) if fresh.has(ImageResult) else None,
+        )
         if sofar.ended is None:
             if composition is None:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
@@ -290,13 +302,17 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         listed = list_remote(work)
         remote = open_remote(work, listed)
         sofar.previous = remote.history.last.line if remote.history.last else None
-        if doing.until is Until.PROMOTE:
+        may_write = doing.until is Until.PROMOTE
+        if may_write:
             _repair(work, sofar, remote)
     with clock.stage("plan"), work.progress.stage("plan"):
         sofar.plan = plan(work, run, listed=listed)
     if not doing.force and _is_settled(work, sofar.plan, remote):
-        sofar.nothing_to_do = True
-        return None
+        late = () if may_write else _late_tags(work, sofar, remote)
+        sofar.nothing_to_do = not late
+        if sofar.nothing_to_do:
+            return None
+        sofar.notes.append(f"nothing has changed, and image tags lag ({', '.join(late)}): the night moves them")
     with clock.stage("merge"), work.progress.stage("merge"):
         made = merge(work, run)
         sofar.composition = made
@@ -323,7 +339,16 @@ def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> boo
         newest = work.newest_report()
     except UsageError:  # damaged, or another version's: how that night ended is not known
         return False
-    return (newest is None or newest.headline is Status.PASS) and not image_is_due(work, last.line)
+    return (newest is None or newest.headline is Status.PASS) and not image_is_due(work, last.line, planned.base)
+
+
+def _late_tags(work: Workplace, sofar: _Sofar, remote: RemoteState) -> tuple[str, ...]:
+    """Image tags that a part which may write would move: without one they would lag until something changes."""
+    try:
+        return tags_to_move(work, remote.history)
+    except ImageError as error:  # it may be for those alone who have the login
+        sofar.notes.append(f"where the image tags are could not be asked: {error}")
+        return ()
 
 
 def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | None, until: Until) -> NightReport:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from patchstack.errors import ImageError
 from patchstack.image.build import builder_at_hand
+from patchstack.image.embedded import find_program
 from patchstack.image.engine import engine_at_hand
 from patchstack.image.names import PromotedImage, moving_tags
+from patchstack.image.recipe import CPU, Recipe, recipe_of
 from patchstack.image.registry import Registry
-from patchstack.model import ImageRef, LedgerImage, LedgerLine
+from patchstack.model import Base, ImageRef, LedgerImage, LedgerLine
 from patchstack.release.ledger import History
 from patchstack.verbs.image import image_settings, open_registry
 from patchstack.workplace import Workplace
@@ -118,7 +120,27 @@ def read_tags(work: Workplace, history: History) -> ImageTags:
         return ImageTags(look(registry, wanted)) if registry is not None else ImageTags()
 
 
-def image_is_due(work: Workplace, line: LedgerLine) -> bool:
-    """Whether this machine can make the image that a promoted night lacks."""
-    wanted = image_settings(work) is not None and line.image is None
-    return wanted and builder_at_hand() is not None and engine_at_hand() is not None
+def tags_to_move(work: Workplace, history: History) -> tuple[str, ...]:
+    """The tags that `follow_ledger` would move now; not those whose image is lost, for it cannot."""
+    wanted = wanted_tags(work, history)
+    if not wanted:
+        return ()
+    with open_registry(work) as registry:
+        if registry is None:
+            return ()
+        return tuple(t.name for t in look(registry, wanted) if t.lags and registry.resolve(t.wanted) is not None)
+
+
+def image_is_due(work: Workplace, line: LedgerLine, base: Base) -> bool:
+    """Whether this machine can make the image that a promoted night on ``base`` lacks.
+
+    Wherever it is known beforehand that there will be none this is false, or else no night would ever be the last.
+    """
+    settings = image_settings(work)
+    if settings is None or line.image is not None or (work.embedded and find_program() is None):
+        return False
+    if engine_at_hand() is None:
+        return False
+    if settings.base is not None:
+        return True
+    return isinstance(recipe_of(base, settings.runtime, work.root, CPU), Recipe) and builder_at_hand() is not None

@@ -17,8 +17,8 @@ from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
 from patchstack import nightly
 from patchstack.errors import Incomplete, PatchstackError, UsageError
 from patchstack.git import Repository
-from patchstack.model import GuardReport, MergePlan, NightReport, Status, Timing
-from patchstack.nightly import NO_GITHUB, NOT_OVER, Part, Until, night
+from patchstack.model import GuardReport, ImageResult, MergePlan, NightReport, Status, Timing
+from patchstack.nightly import NO_GITHUB, NO_IMAGE_PART, NOT_OVER, Part, Until, night
 from patchstack.pack import write_pack
 from patchstack.store import Run, encode
 from patchstack.workplace import Workplace, open_workplace
@@ -100,6 +100,20 @@ def test_a_machine_that_has_nothing_promotes_from_the_packs(made: Night) -> None
     (run,) = work.state.all_runs()
     assert run.read(NightReport) == report
     assert members(made.folder / "promoted.tar")["report.json"] == encode(report).encode()
+
+
+def test_what_became_of_the_image_is_not_taken_from_the_report(made: Night) -> None:
+    says = ImageResult(None, "no builder")
+    for name, report, stage in (("report", says, None), ("both", ImageResult(None, "something else"), says)):
+        held = {**members(made.pack), "report.json": encode(replace(made.report, image=report)).encode()}
+        held.update({"image.json": encode(stage).encode()} if stage else {})
+        write_members(made.pack, held)
+        work = made.machine(name)
+        told = made.promote(work)
+        assert (told.failure, told.exit_code) == ("", 0)
+        assert told.image == (stage or ImageResult(None, NO_IMAGE_PART))
+        (run,) = work.state.all_runs()
+        assert run.read(ImageResult) == told.image
 
 
 def test_a_night_that_is_over_is_told_again_and_nothing_is_done(made: Night) -> None:
