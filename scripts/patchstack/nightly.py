@@ -197,7 +197,7 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
             if part.tests is not None:
                 said = _Said(read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests))
-                require_said_of(work, composition, said.tests)
+                require_said_of(work, composition, said.tests, said.image_tests)
         run = keep_run(fresh, work.state)
         write_whole(run.folder / REPORT_TEXT, render_markdown(report))
     return run, sofar, said

@@ -52,7 +52,8 @@ def tests_page(tests: ImageTests) -> Page:
 
 
 def _row(check: ImageCheck) -> tuple[Line, ...]:
-    return ((check.name,), (Badge(_word(check.outcome)),), (Prose(check.detail),), (f"{check.duration_s:.1f}",))
+    # Who hands in checks can call them anything.
+    return ((Prose(check.name),), (Badge(_word(check.outcome)),), (Prose(check.detail),), (f"{check.duration_s:.1f}",))
 
 
 def _word(outcome: GuardOutcome) -> str:

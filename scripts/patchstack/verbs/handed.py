@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchstack.errors import UsageError
-from patchstack.model import Composition, GuardReport, TreeRun
+from patchstack.model import Composition, GuardReport, ImageTests, Look, TreeRun
 from patchstack.regress.prove import prove
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 from patchstack.verbs.selection import Selection, select
@@ -26,10 +26,15 @@ Where = tuple[str, bool, str, str]
 """Label, whether it is the composed tree, the tree, and the mutant on it."""
 
 
-def require_said_of(work: Workplace, composition: Composition, report: GuardReport) -> None:
-    """`UsageError` unless ``report`` has the trees, guards and proofs of ``composition``, all of them and no other."""
+def require_said_of(
+    work: Workplace, composition: Composition, report: GuardReport, image_tests: ImageTests | None = None
+) -> None:
+    """`UsageError` unless ``report`` has the trees, guards and proofs of ``composition``, all of them and no other.
+
+    Of the image's checks only their names are held here; what they are worth for which image, the gate says.
+    """
     selection = select(work, composition, ())
-    problems = [*_problems(work, selection, composition, report)]
+    problems = [*_problems(work, selection, composition, report), *_image_problems(image_tests)]
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -55,6 +60,12 @@ def _problems(work: Workplace, selection: Selection, composition: Composition, r
             yield from expected.problems(run)
     if report.proofs != prove(selection.claims, report.runs):
         yield "what they are said to prove does not follow from them"
+
+
+def _image_problems(tests: ImageTests | None) -> Iterator[str]:
+    names = [check.name for check in tests.checks] if tests else []
+    yield from (f"{name[:80]!r} is nothing that is looked at in an image" for name in names if name not in set(Look))
+    yield from (f"{name} of the image answers twice" for name in Look if names.count(name) > 1)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,3 +104,15 @@ def test_many_names_on_one_line_are_counted() -> None:
     night = replace(fixed_night.NIGHT, composition=replace(fixed_night.COMPOSITION, left_out=(item,)))
 
     assert " in f0.py, f1.py, f2.py, f3.py, f4.py and 4 more. Rebase it" in _terminal(night)
+
+
+@pytest.mark.parametrize("render", [render_markdown, _terminal])
+def test_what_checks_of_an_image_are_called_and_say_is_made_inert(render: Callable[[NightReport], str]) -> None:
+    text = "@acme <img src=x> [a](https://b.example)\x1b[31m\n\n::error::# x"
+    checks = tuple(replace(check, name=text, detail=text) for check in fixed_night.IMAGE_TESTS.checks)
+    tests = replace(fixed_night.IMAGE_TESTS, checks=checks)
+    shown = render(replace(NIGHTS["imaged"], image_tests=tests))
+
+    assert "\x1b" not in shown
+    assert not any(line.strip().startswith(("::", "#  x", "# x")) for line in shown.splitlines())
+    assert "<img src=x>" not in render_markdown(replace(NIGHTS["imaged"], image_tests=tests))

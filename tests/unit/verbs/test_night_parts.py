@@ -17,7 +17,17 @@ from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
 from patchstack import nightly
 from patchstack.errors import Incomplete, PatchstackError, UsageError
 from patchstack.git import Repository
-from patchstack.model import GuardReport, ImageResult, MergePlan, NightReport, Status, Timing
+from patchstack.model import (
+    GuardOutcome,
+    GuardReport,
+    ImageCheck,
+    ImageResult,
+    ImageTests,
+    MergePlan,
+    NightReport,
+    Status,
+    Timing,
+)
 from patchstack.nightly import NO_GITHUB, NO_IMAGE_PART, NOT_OVER, Part, Until, night
 from patchstack.pack import write_pack
 from patchstack.store import Run, encode
@@ -163,6 +173,25 @@ def test_made_up_results_are_refused_before_anything_is_made(
         made.promote(work)
     assert nothing_is_made(work)
     assert not (made.folder / "promoted.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("digest", "tree\n::error::x"), r"'tree\\n::error::x' is nothing that is looked at in an image"),
+        (("digest", "tree", "digest"), "digest of the image answers twice"),
+    ],
+)
+def test_made_up_checks_of_an_image_are_refused_before_anything_is_made(
+    made: Night, names: tuple[str, ...], said: str
+) -> None:
+    checks = tuple(ImageCheck(name, GuardOutcome.PASS, "seen") for name in names)
+    tests = ImageTests("registry.example.com/acme/sglang", f"sha256:{'1' * 64}", checks)
+    write_members(made.said, {**members(made.said), "image-tests.json": encode(tests).encode()})
+    work = made.machine("promote")
+    with pytest.raises(UsageError, match=said):
+        made.promote(work)
+    assert nothing_is_made(work)
 
 
 def test_a_pack_of_tests_without_results_is_refused(made: Night) -> None:
