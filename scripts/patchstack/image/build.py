@@ -38,6 +38,8 @@ LABEL_RECIPE = "internal.patchstack.recipe"
 """What it says it was made from. The domain `internal` is nobody's: equal recipes give equal images in all forks."""
 
 LIMIT_S = 7200.0
+LAYOUTS_KEPT = 3
+"""So that two lanes, and one that just changed its recipe, find theirs."""
 DEBIAN_BYTES = 1_500_000_000
 """What Debian takes as a tar archive, unpacked and compressed, with a compiler."""
 
@@ -72,9 +74,18 @@ def build(
                     raise ImageError("no builder is at hand: install buildah and mmdebstrap (`make builder`)")
                 _sweep(images, builder)
                 _build(recipe, builder, debian, cache, layout, progress)
+            os.utime(layout)
+            _forget_old(images)
     except OSError as error:
         raise ImageError(f"the image cannot be built in {images}: {error}") from error
     return layout
+
+
+def _forget_old(images: Path) -> None:
+    """Remove all layouts but those that were used last: each has 0.7 to 4.5 GB, and a new recipe makes a new one."""
+    layouts = [path for path in images.iterdir() if (path / "index.json").is_file() and not path.name.startswith(".")]
+    for path in sorted(layouts, key=lambda path: path.stat().st_mtime, reverse=True)[LAYOUTS_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

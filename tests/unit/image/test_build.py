@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import replace
@@ -133,6 +134,16 @@ def test_an_image_in_the_cache_needs_no_builder(tmp_path: Path, monkeypatch: pyt
     layout.mkdir(parents=True)
     (layout / "index.json").write_text("{}")
     assert build(RECIPE, BASE, tmp_path, print) == layout
+
+
+def test_the_layouts_that_were_used_last_are_kept(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for age, name in enumerate((RECIPE.key, "1" * 64, "2" * 64, "3" * 64, "4" * 64, ".build-x")):
+        (images / name).mkdir(parents=True)
+        (images / name / "index.json").write_text("{}")
+        os.utime(images / name, (1000 + age, 1000 + age))
+    build(RECIPE, BASE, tmp_path, lambda _: None)
+    assert {path.name for path in images.iterdir()} == {RECIPE.key, "3" * 64, "4" * 64, ".build-x", ".lock"}
 
 
 def test_a_recipe_of_another_release_is_refused(tmp_path: Path) -> None:
