@@ -49,7 +49,7 @@ from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
 from patchstack.verbs.handed import require_said_of
-from patchstack.verbs.image import make_image
+from patchstack.verbs.image import image_settings, make_image
 from patchstack.verbs.image_check import check_image
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
@@ -177,6 +177,7 @@ class _Said:
 
 def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
     """The run, what is known of its night, and what its guards have said on another machine."""
+    image_settings(work)  # what the environment says of them may be wrong
     if part.unpack is None:
         require_token(work)
         validate(work.config_path)

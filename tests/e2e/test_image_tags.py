@@ -195,6 +195,24 @@ def test_tags_that_could_not_follow_lag_and_the_next_night_moves_them(nights: Ni
     assert nights.follow() == ()
 
 
+def test_tags_follow_on_a_night_without_an_image_too(nights: Nights) -> None:
+    run, one = nights.judged("one\n")
+    promote(nights.bench.work, run)
+    nights.monkeypatch.setenv("PATCHSTACK_IMAGE", "none")
+    assert [tag.name for tag in status(nights.bench.work).image_tags_lag] == ["nightly"]
+    assert nights.follow() == ("image tag nightly follows the ledger now",)
+    assert nights.tags["nightly"] == one.digest
+
+
+def test_a_wrong_switch_ends_a_night_before_it_begins_and_no_question(nights: Nights) -> None:
+    nights.promoted("one\n")
+    runs = nights.bench.work.state.all_runs()
+    night = patchstack(nights.bench, "nightly", PATCHSTACK_IMAGE="off")
+    assert (night.code, "PATCHSTACK_IMAGE is 'off': set it to `none`" in night.err) == (2, True)
+    assert nights.bench.work.state.all_runs() == runs
+    assert patchstack(nights.bench, "status", PATCHSTACK_IMAGE="off").code == 0
+
+
 def test_a_tag_that_somebody_moved_lags_and_is_moved_back(nights: Nights) -> None:
     _, one = nights.promoted("one\n")
     _, stray = nights.judged("stray\n")

@@ -17,7 +17,7 @@ from patchstack.image.recipe import CPU, Recipe, recipe_of
 from patchstack.image.registry import Registry
 from patchstack.model import Base, ImageRef, LedgerImage, LedgerLine
 from patchstack.release.ledger import History
-from patchstack.verbs.image import image_settings, open_registry
+from patchstack.verbs.image import image_settings, lane_image, open_registry
 from patchstack.workplace import Workplace
 
 
@@ -71,8 +71,11 @@ def require_pullable(registry: Registry, image: LedgerImage) -> None:
 
 
 def wanted_tags(work: Workplace, history: History) -> dict[str, str]:
-    """The digest of each moving tag, as the ledger has it; of images in the lane's repository of today."""
-    settings = image_settings(work)
+    """The digest of each moving tag, as the ledger has it; of images in the lane's repository of today.
+
+    They follow it on a night without an image, too.
+    """
+    settings = lane_image(work)
     if settings is None:
         return {}
     nights = [
