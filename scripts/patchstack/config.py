@@ -98,6 +98,18 @@ class Upstream(_Part):
         return self
 
 
+_HOST = r"(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(?::[0-9]{1,5})?"
+_IN_A_REGISTRY = re.compile(rf"{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+")
+
+
+def _repository_problem(name: str) -> str:
+    """Why a repository cannot be one in a registry; empty where it can."""
+    if _IN_A_REGISTRY.fullmatch(name) is None:
+        return f"{name!r} is no repository of a registry; write it as registry.example.com/name/name"
+    port = name.partition("/")[0].partition(":")[2]
+    return f"{name!r} has a port that no host has; mend it" if port and not 0 < int(port) < 1 << 16 else ""
+
+
 class BaseImage(_Part):
     """Somebody else's image that the night's layer goes on, instead of a dependency image of ours."""
 
@@ -120,6 +132,14 @@ class Lane(_Part):
     branch: Branch
     image: Image | None = None
     optional: tuple[Slug, ...] = Field(default=(), description="Optional patches that are on")
+
+    @field_validator("image")
+    @classmethod
+    def _image_is_in_a_registry(cls, value: Image | None) -> Image | None:
+        names = [value.repository, *([value.base.name.partition("@")[0]] if value.base else [])] if value else []
+        for problem in filter(None, map(_repository_problem, names)):
+            raise ValueError(problem)
+        return value
 
 
 class RefSource(_Part):
@@ -224,6 +244,14 @@ class Config(_Part):
                 if nested is not None:  # git keeps a branch as a file: x and x/y cannot both be there
                     raise ValueError(f"branches {branch!r} and {nested!r} cannot both be in one repository; rename one")
                 owner[branch] = what
+        return self
+
+    @model_validator(mode="after")
+    def _image_tags_differ(self) -> Config:
+        # The image tags of lane x begin with x-, and those of a cpu image, in any lane, with cpu-.
+        for name, lane in self.lanes.items():
+            if lane.image and lane.image.runtime == "cuda" and f"-{name}".endswith("-cpu"):
+                raise ValueError(f"lane {name!r} would have image tags that cpu images have; give it another name")
         return self
 
     @model_validator(mode="after")

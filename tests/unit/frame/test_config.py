@@ -130,6 +130,53 @@ def test_broken_files_give_one_clear_problem(tmp_path: Path, text: str, problem:
     assert problem in found[0]
 
 
+IMAGED = GOOD.replace("branch: deploy", "branch: deploy\n    image: {repository: REPO, runtime: cuda}")
+
+
+def loaded(tmp_path: Path, text: str, lane: str = "production") -> config.Image:
+    path = tmp_path / "deploy.yaml"
+    path.write_text(text)
+    image = config.load(path).lanes[lane].image
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize(
+    ("repository", "problem"),
+    [
+        ("acme", "'acme' is no repository of a registry; write it as registry.example.com/name/name"),
+        ("acme/sglang", "'acme/sglang' is no repository of a registry"),
+        ("registry.example.com", "'registry.example.com' is no repository of a registry"),
+        ("registry.example.com/acme:tag", "'registry.example.com/acme:tag' is no repository of a registry"),
+        ("registry.example.com//acme", "is no repository of a registry"),
+        ("registry.example.com:99999/acme", "'registry.example.com:99999/acme' has a port that no host has"),
+        ("registry.example.com:0/acme", "has a port that no host has"),
+        ("r.example.com/a, base: {name: 'a@sha256:" + "1" * 64 + "', root: /x}", "'a' is no repository of a registry"),
+    ],
+)
+def test_an_image_that_is_in_no_registry_is_a_problem_of_the_file(
+    tmp_path: Path, repository: str, problem: str
+) -> None:
+    (found,) = problems(tmp_path, IMAGED.replace("REPO", repository))
+    assert found.startswith("7: lanes.production.image: ")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "repository", ["registry.example.com/acme/sglang", "localhost/a", "registry:5000/a/b_c", "127.0.0.1:5000/a.b--c/d"]
+)
+def test_where_an_image_can_be(tmp_path: Path, repository: str) -> None:
+    assert loaded(tmp_path, IMAGED.replace("REPO", repository)).repository == repository
+
+
+@pytest.mark.parametrize("lane", ["cpu", "edge-cpu"])
+def test_a_lane_whose_image_tags_are_those_of_cpu_images(tmp_path: Path, lane: str) -> None:
+    text = IMAGED.replace("REPO", "registry.example.com/a").replace("production", lane)
+    (found,) = problems(tmp_path, text)
+    assert f"lane '{lane}' would have image tags that cpu images have; give it another name" in found
+    assert loaded(tmp_path, text.replace("runtime: cuda", "runtime: cpu"), lane).runtime == "cpu"
+
+
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run from the repository's root, or use --config"):
         config.load(tmp_path / "deploy.yaml")
