@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchstack.errors import UsageError
-from patchstack.image.embedded import REPOSITORY
+from patchstack.errors import MachineError, UsageError
+from patchstack.image.embedded import PROGRAM, REPOSITORY
 from patchstack.image.explain import Difference, Explained, compare, read_image
 from patchstack.image.login import login_for
 from patchstack.image.names import Reference, reference
@@ -83,6 +83,10 @@ def _read(work: Workplace, lane: Registry | None, name: str, key: _Key) -> Expla
 def _reference(work: Workplace, lane: Registry | None, name: str) -> Reference:
     if work.embedded:  # the ledger has no host for it
         name = name.removeprefix(f"{REPOSITORY}@").removeprefix(f"{REPOSITORY}:")
+        if lane is None and "/" not in name:
+            raise MachineError(
+                f"{name} is in the registry of this machine, and {PROGRAM} is not installed: apt-get install {PROGRAM}"
+            )
     return reference(name, lane.place if lane is not None else None)
 
 
