@@ -24,6 +24,12 @@ PRODUCTION = "production"
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_IMAGE_NAMES = (
+    re.compile(r"[a-z0-9][a-z0-9._:/-]*"),
+    re.compile(r"\w[\w.-]{0,127}", re.ASCII),
+    re.compile(r"[a-z0-9]+"),
+)
+"""Of an image's repository, tag and runtime: commands to pull it and names of moving tags are made of them."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +128,17 @@ def parse_trailer(text: str, commit: str) -> LedgerLine | None:
         line = TypeAdapter(LedgerLine).validate_python(body)
         shas = (line.base_commit, line.composition, line.tree, *(head for _, head in line.included))
         dated = datetime.fromisoformat(line.at).tzinfo is not None
-        digests = (line.image.digest, line.image.dependencies) if line.image else ()
-        named = all(map(_SHA.fullmatch, shas)) and all(map(_DIGEST.fullmatch, digests))
+        named = all(map(_SHA.fullmatch, shas)) and (line.image is None or _is_sound(line.image))
         sound = dated and named and line.tag == dated_tag(line.lane, line.at, line.tree)
     except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
         return None
     return line if sound and version == SCHEMA_VERSION else None
+
+
+def _is_sound(image: LedgerImage) -> bool:
+    names = zip(_IMAGE_NAMES, (image.repository, image.tag, image.runtime), strict=True)
+    digests = (image.digest, image.dependencies)
+    return all(map(_DIGEST.fullmatch, digests)) and all(form.fullmatch(name) for form, name in names)
 
 
 def history(store: Repository, tip: str | None) -> History:

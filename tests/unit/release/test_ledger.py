@@ -63,12 +63,24 @@ def test_a_line_from_before_there_were_images_is_read(bench: Bench) -> None:
     assert parse_trailer(json.dumps(body), "c") == made.line
 
 
-@pytest.mark.parametrize("field", ["digest", "dependencies"])
-def test_a_line_whose_image_has_no_digest_is_none(bench: Bench, field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("digest", "nightly"),
+        ("dependencies", "nightly"),
+        ("repository", "registry.example.com/a; b"),
+        ("repository", "registry.example.com/a\x1b[31m"),
+        ("tag", "a/b"),
+        ("tag", ""),
+        ("runtime", "../x"),
+        ("runtime", "cpu\n"),
+    ],
+)
+def test_a_line_whose_image_has_no_digest_or_no_name_is_none(bench: Bench, field: str, value: str) -> None:
     made = bench.night(bench.compose(), image=IMAGE)
     right, wrong = (
         json.dumps({"schema_version": 1, **asdict(replace(made.line, image=image))})
-        for image in (IMAGE, replace(IMAGE, **{field: "nightly"}))
+        for image in (IMAGE, replace(IMAGE, **{field: value}))
     )
 
     assert parse_trailer(right, "c") == made.line
