@@ -160,7 +160,8 @@ def night(
     else:
         spent_s = sum(timing.seconds for timing in sofar.timings)
         minutes = work.config.deadline_min if deadline_min is None else deadline_min
-        doing = _Doing(force, jobs, part.until, said, Deadline.after(minutes, spent_s=spent_s))
+        deadline = Deadline.after(minutes, spent_s=spent_s)
+        doing = _Doing(force, jobs, part.until, said, deadline, resumed=part.unpack is not None)
         report = _go_on(work, run, sofar, doing)
     if part.pack is not None:
         write_pack(run, work.state, work.store(), part.pack)
@@ -213,6 +214,8 @@ class _Doing:
     until: Until
     said: _Said | None
     deadline: Deadline
+    resumed: bool = False
+    """It goes on with a night that another process began."""
 
 
 def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightReport:
@@ -268,7 +271,8 @@ def _image(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing
     assert sofar.composition is not None
     if sofar.image is not None:
         return
-    if doing.said is not None:  # what is made now, nobody has tested
+    # What is made after the tests nobody has looked into; and the part that tests hands on no image.
+    if doing.said is not None or (doing.resumed and doing.until is Until.TEST):
         sofar.image = ImageResult(None, NO_IMAGE_PART)
         run.write(sofar.image)
         return

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from patchstack.errors import ImageError
+from patchstack.errors import ImageError, UsageError
 from patchstack.image.build import builder_at_hand
 from patchstack.image.embedded import find_program
 from patchstack.image.engine import engine_at_hand
 from patchstack.image.names import PromotedImage, moving_tags
 from patchstack.image.recipe import CPU, Recipe, recipe_of
 from patchstack.image.registry import Registry
-from patchstack.model import Base, ImageRef, LedgerImage, LedgerLine
+from patchstack.model import Base, ImageRef, ImageResult, LedgerImage, LedgerLine
 from patchstack.release.ledger import History
+from patchstack.store import Run
 from patchstack.verbs.image import image_settings, lane_image, open_registry
 from patchstack.workplace import Workplace
 
@@ -142,8 +143,17 @@ def image_is_due(work: Workplace, line: LedgerLine, base: Base) -> bool:
     settings = image_settings(work)
     if settings is None or line.image is not None or (work.embedded and find_program() is None):
         return False
-    if engine_at_hand() is None:
+    if engine_at_hand() is None or _was_made_in_vain(work, line.night):
         return False
     if settings.base is not None:
         return True
     return isinstance(recipe_of(base, settings.runtime, work.root, CPU), Recipe) and builder_at_hand() is not None
+
+
+def _was_made_in_vain(work: Workplace, night: str) -> bool:
+    """Whether that night made an image here which then was not promoted: an engine that does not work, say."""
+    run = Run(work.state.runs / night)
+    try:
+        return run.has(ImageResult) and run.read(ImageResult).image is not None
+    except UsageError:  # another version's, or damaged: it may go well this time
+        return False

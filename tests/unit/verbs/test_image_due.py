@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.unit.verbs.fork_bench import workplace
 
-from patchstack.model import Base, LedgerImage, LedgerLine, Native, Sha
+from patchstack.model import Base, ImageRef, ImageResult, LedgerImage, LedgerLine, Native, Sha
+from patchstack.store import Run
 from patchstack.verbs import image_tags
 from patchstack.verbs.image_tags import image_is_due
 
@@ -96,3 +97,14 @@ def test_somebody_elses_image_needs_no_builder_and_no_lock(folder: Path, monkeyp
     (folder / "deploy.yaml").write_text(DEPLOY.replace("runtime: cuda", f"runtime: cuda, {base}"))
     work = workplace(folder, remote="https://git.example.com/acme/sglang", local=True)
     assert image_is_due(work, LINE, replace(BASE, name="sglang==9.9", version="9.9"))
+
+
+def test_an_image_that_was_made_in_vain_is_not_made_again_every_night(folder: Path) -> None:
+    work = workplace(folder, local=True)
+    run = Run(work.state.runs / LINE.night)
+    run.write(ImageResult(None, "no builder was at hand"))
+    assert image_is_due(work, LINE, BASE)
+    run.write(ImageResult(ImageRef("sglang", DIGEST, "cpu-20261121-aaaaaaa", "cpu", "r", DIGEST, (), 1, False)))
+    assert not image_is_due(work, LINE, BASE)
+    run.path(ImageResult).write_text("{}")
+    assert image_is_due(work, LINE, BASE)
