@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from tests.e2e.test_night import GUARDS, SLUG, Done, Place, copy_workplace
 
+from patchstack.nightly import NO_IMAGE_PART
+
 BED = """\
 import pytest
 
@@ -148,6 +150,7 @@ def test_three_machines_make_the_night_that_one_makes(fork: Callable[[str], Fork
     nowhere = Fork(parts.place, tmp_path / "nowhere.git", parts.machines)
     tested = nowhere.part("test", "--unpack", parts.pack("night"), "--until", "test", "--pack", parts.pack("tests"))
     assert tested.code == 0, tested.err
+    assert tested.json["image"] == {"image": None, "why_not": NO_IMAGE_PART}
     assert tested.json["tests"]["proofs"][0]["standing"] == "proven"
     assert tested.json["remote"] == str(parts.remote)
     assert parts.refs() == before
