@@ -87,12 +87,16 @@ def _pulls(
         assert had is not None
         with engine.opened(folder / "engine") as opened:
             opened.pull(registry.place, had, None)
-            _, little = measured(_pull, opened, registry, image)
+            ours, little = measured(_pull, opened, registry, image)
         with engine.opened(folder / "new engine") as opened:
-            _, much = measured(_pull, opened, registry, image)
+            theirs, much = measured(_pull, opened, registry, image)
         sizes, there = _sizes(registry, image.digest), _sizes(registry, had)
     pull = Measurement(
-        "image: pulled", Series("by who has last night's", (little,)), Series("by who has none", (much,)), "-", True
+        "image: pulled",
+        Series("by who has last night's", (little,)),
+        Series("by who has none", (much,)),
+        "the image's id",
+        ours == theirs,
     )
     new = sum(size for digest, size in sizes.items() if digest not in there)
     return pull, _tally("image: pulled", new, sum(sizes.values()))
