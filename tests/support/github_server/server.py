@@ -7,14 +7,12 @@ import os
 import shutil
 import socket
 import struct
-import sys
 import threading
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
@@ -27,6 +25,7 @@ from tests.support.github_server.hub import Hub
 from tests.support.github_server.records import Token
 from tests.support.github_server.routes import answer
 from tests.support.github_server.shapes import Shapes, token_limit
+from tests.support.loopback_server import LoopbackServer
 
 API = "/api/v3"
 
@@ -107,37 +106,10 @@ class GitHubServer(Hub):
         return sum(one.method == method and path in (None, one.path) for one in list(self.requests))
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
-    request_queue_size = 128
-
+class _Http(LoopbackServer):
     def __init__(self, github: GitHubServer) -> None:
         self.github = github
-        self._open: set[socket.socket] = set()
-        self._open_lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        with self._open_lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nothing, and so is all that fails while the server closes; the rest is shown."""
-        if not (isinstance(sys.exception(), ConnectionError) or self.github.closing.is_set()):
-            super().handle_error(request, client_address)
+        super().__init__(_Handler, github.closing)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import os
 import socket
 import ssl
 import struct
-import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.support.loopback_server import LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -83,36 +83,12 @@ class Web:
             raise self.broken[0]
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
+class _Http(LoopbackServer):
+    nothing = (ConnectionError, ValueError)  # TLS says the latter
 
     def __init__(self, web: Web) -> None:
         self.web = web
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nothing, and so is all that fails while the server closes; the rest is shown."""
-        if not (isinstance(sys.exception(), (ConnectionError, ValueError)) or self.web.closing.is_set()):
-            super().handle_error(request, client_address)
+        super().__init__(_Handler, web.closing)
 
 
 class _Handler(BaseHTTPRequestHandler):
