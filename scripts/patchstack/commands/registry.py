@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 
 import click
 
-from patchstack.console import Options, emit, workplace
+from patchstack.console import Options, emit, with_json, workplace
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="The port on loopback. [default: a free one]")
+@with_json
 @click.pass_obj
-def registry(options: Options, port: int | None) -> None:
+def registry(options: Options, port: int | None, as_json: bool) -> None:
     """Serve the images of local nights on loopback until Ctrl-C, and say how they are pulled."""
     from patchstack.image.embedded import serve
     from patchstack.image.registry import Registry
@@ -24,6 +26,6 @@ def registry(options: Options, port: int | None) -> None:
     with serve(registry_folder(workplace(options)), port=port or 0) as place:
         with Registry.at(place) as held:
             tags = [tag for tag in held.tags() if is_worth_pulling(tag)]
-        emit(how_to_pull(place.name, tags))
+        emit(json.dumps({"repository": place.name, "tags": tags}) if as_json else how_to_pull(place.name, tags))
         with contextlib.suppress(KeyboardInterrupt):  # this is how it ends
             threading.Event().wait()
