@@ -396,7 +396,7 @@ class ImageRef:
     bytes_new: int
     """What was pushed and the registry did not hold before."""
     built: bool
-    """The dependency image was built for it; else it was extended by one layer."""
+    """The dependency image was built or pushed for it; else it was extended by one layer."""
     provenance: str = ""
     """The digest of its signed statement in the same repository; empty where no key is configured."""
 

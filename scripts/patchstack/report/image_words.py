@@ -19,7 +19,7 @@ def pulled(image: ImageRef) -> Line:
 
 
 def made(image: ImageRef) -> Line:
-    how = "Its dependencies were built for it" if image.built else "One layer on the dependencies of before"
+    how = "Its dependencies were not in the registry yet" if image.built else "One layer on the dependencies of before"
     return (
         f"{how}; {image.bytes_new / 1e6:.1f} MB pushed; ",
         *(("signed statement ", Quoted(_short(image.provenance))) if image.provenance else ("no statement is signed",)),
