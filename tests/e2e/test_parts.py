@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.e2e.test_night import GUARDS, SLUG, Done, Place, copy_workplace
 
-from patchstack.nightly import NO_IMAGE_PART
+from patchstack.nightly import NO_IMAGE_PART, NOT_OVER, Until
 
 BED = """\
 import pytest
@@ -135,7 +135,7 @@ def test_three_machines_make_the_night_that_one_makes(fork: Callable[[str], Fork
     output, summary = tmp_path / "output", tmp_path / "summary"
     composed = parts.part(
         "compose",
-        *("--until", "merge", "--pack", parts.pack("night")),
+        *("--until", "merge", "--pack", parts.pack("composed")),
         GITHUB_OUTPUT=str(output),
         GITHUB_STEP_SUMMARY=str(summary),
     )
@@ -146,11 +146,16 @@ def test_three_machines_make_the_night_that_one_makes(fork: Callable[[str], Fork
     assert "mooncake-protocol" in summary.read_text()
     assert parts.refs() == before
 
+    argv = ("--unpack", parts.pack("composed"), "--until", "image", "--pack", parts.pack("night"))
+    imaged = parts.part("image", *argv)
+    assert (imaged.code, imaged.json["image"]["image"]) == (0, None), imaged.err
+    assert imaged.json["notes"][0] == NOT_OVER[Until.IMAGE]
+    assert parts.refs() == before
+
     # Neither a remote nor GitHub, and no token: only what the pack and the package index have.
     nowhere = Fork(parts.place, tmp_path / "nowhere.git", parts.machines)
     tested = nowhere.part("test", "--unpack", parts.pack("night"), "--until", "test", "--pack", parts.pack("tests"))
     assert tested.code == 0, tested.err
-    assert tested.json["image"] == {"image": None, "why_not": NO_IMAGE_PART}
     assert tested.json["tests"]["proofs"][0]["standing"] == "proven"
     assert tested.json["remote"] == str(parts.remote)
     assert parts.refs() == before
@@ -166,7 +171,9 @@ def test_three_machines_make_the_night_that_one_makes(fork: Callable[[str], Fork
     assert substance(alone.json) == substance(promoted.json)
     assert whole.refs() == parts.refs()
     assert "was missing and is made again" in promoted.json["notes"][0]
-    assert [timing["stage"] for timing in promoted.json["timings"]] == ["remote", "plan", "merge", "remote", "promote"]
+    assert [timing["stage"] for timing in promoted.json["timings"]] == [
+        *("remote", "plan", "merge", "image", "remote", "promote")
+    ]
     names = {*members(whole.pack("night"))} - {"objects.bundle"}
     assert names == {*members(parts.pack("promoted"))} - {"objects.bundle"}
     assert json.loads(members(parts.pack("promoted"))["report.json"]) == promoted.json
@@ -206,6 +213,7 @@ def test_results_that_were_made_up_promote_nothing(fork: Callable[[str], Fork]) 
     before = here.refs()
     composed, tested = here.until_tests()
     assert (composed.code, tested.code) == (0, 0), tested.err
+    assert tested.json["image"] == {"image": None, "why_not": NO_IMAGE_PART}
     honest = members(here.pack("tests"))
     for forge in (
         lambda said: said["runs"][0].update(tree="e" * 40),
