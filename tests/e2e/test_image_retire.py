@@ -190,7 +190,12 @@ def test_the_local_registry_is_served_until_it_is_interrupted(tmp_path: Path) ->
         digest = small_image().push(held, "cpu-latest")
         held.tag(digest, "deps-cpu-0123456789abcdef")
     argv = [sys.executable, "-c", "from patchstack.cli import main; main()", "--local", "registry"]
-    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as child:
+
+    def as_at_a_terminal() -> None:
+        # In the background of a script this signal is ignored, and a child inherits that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=as_at_a_terminal) as child:
         assert child.stdout is not None
         said = [child.stdout.readline(), child.stdout.readline()]
         try:
@@ -200,6 +205,6 @@ def test_the_local_registry_is_served_until_it_is_interrupted(tmp_path: Path) ->
             assert skopeo("inspect", f"docker://{found[1]}:cpu-latest")["Digest"] == digest
         finally:
             child.send_signal(signal.SIGINT)
-        assert (child.stdout.read(), child.wait(60)) == ("", 0)
+        assert (child.communicate(timeout=60)[0], child.returncode) == ("", 0)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((found[2].partition(":")[0], int(found[2].partition(":")[2])), timeout=5)
