@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from patchstack.errors import ImageError, UsageError
@@ -37,10 +38,9 @@ class ImageTag:
 
 
 @dataclass(frozen=True)
-class ImageTags:
-    """What was found of a lane's moving tags, and what was done about it."""
+class Followed:
+    """What was done so that a lane's moving tags follow its ledger."""
 
-    tags: tuple[ImageTag, ...] = ()
     moved: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     """Tags whose image the registry does not hold any more: nothing can be done about them here."""
@@ -87,52 +87,53 @@ def wanted_tags(work: Workplace, history: History) -> dict[str, str]:
     return moving_tags(work.lane_name, nights)
 
 
-def look(registry: Registry, wanted: Mapping[str, str]) -> tuple[ImageTag, ...]:
-    return tuple(ImageTag(name, digest, registry.resolve(name)) for name, digest in sorted(wanted.items()))
+@contextmanager
+def _looked_at(work: Workplace, history: History) -> Iterator[tuple[Registry | None, tuple[ImageTag, ...]]]:
+    """The lane's moving tags as they stand, with their registry; nothing is asked where the ledger names no image."""
+    wanted = wanted_tags(work, history)
+    if not wanted:
+        yield None, ()
+        return
+    with open_registry(work) as registry:
+        if registry is None:
+            yield None, ()
+        else:
+            yield (
+                registry,
+                tuple(ImageTag(name, digest, registry.resolve(name)) for name, digest in sorted(wanted.items())),
+            )
 
 
-def move(registry: Registry, tags: Sequence[ImageTag]) -> ImageTags:
+def follow_ledger(work: Workplace, history: History) -> Followed:
     """Set every tag that lags to the digest that the ledger gives it, if the registry has that image.
 
     Raises `ImageError` at the first that the registry refuses; those before it have moved, and the next night goes on.
     """
     moved, lost = [], []
-    for tag in (tag for tag in tags if tag.lags):
-        if registry.resolve(tag.wanted) is None:
-            lost.append(tag.name)
-            continue
-        registry.tag(tag.wanted, tag.name, move=True)
-        moved.append(tag.name)
-    return ImageTags(tuple(tags), tuple(moved), tuple(lost))
+    with _looked_at(work, history) as (registry, tags):
+        for tag in tags:
+            if registry is None or not tag.lags:
+                continue
+            if registry.resolve(tag.wanted) is None:
+                lost.append(tag.name)
+            else:
+                registry.tag(tag.wanted, tag.name, move=True)
+                moved.append(tag.name)
+    return Followed(tuple(moved), tuple(lost))
 
 
-def follow_ledger(work: Workplace, history: History) -> ImageTags:
-    """Make the lane's moving tags follow its ledger; nothing is asked where the ledger names no image."""
-    wanted = wanted_tags(work, history)
-    if not wanted:
-        return ImageTags()
-    with open_registry(work) as registry:
-        return move(registry, look(registry, wanted)) if registry is not None else ImageTags()
-
-
-def read_tags(work: Workplace, history: History) -> ImageTags:
-    """How the moving tags stand, without moving any."""
-    wanted = wanted_tags(work, history)
-    if not wanted:
-        return ImageTags()
-    with open_registry(work) as registry:
-        return ImageTags(look(registry, wanted)) if registry is not None else ImageTags()
+def lagging_tags(work: Workplace, history: History) -> tuple[ImageTag, ...]:
+    """The tags that are not where the ledger says."""
+    with _looked_at(work, history) as (_, tags):
+        return tuple(tag for tag in tags if tag.lags)
 
 
 def tags_to_move(work: Workplace, history: History) -> tuple[str, ...]:
     """The tags that `follow_ledger` would move now; not those whose image is lost, for it cannot."""
-    wanted = wanted_tags(work, history)
-    if not wanted:
-        return ()
-    with open_registry(work) as registry:
+    with _looked_at(work, history) as (registry, tags):
         if registry is None:
             return ()
-        return tuple(t.name for t in look(registry, wanted) if t.lags and registry.resolve(t.wanted) is not None)
+        return tuple(tag.name for tag in tags if tag.lags and registry.resolve(tag.wanted) is not None)
 
 
 def image_is_due(work: Workplace, line: LedgerLine, base: Base) -> bool:

@@ -18,7 +18,7 @@ from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.image import lane_image, open_registry
-from patchstack.verbs.image_tags import ledger_image, read_tags, require_pullable
+from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.settled import known_reports, last_settled
@@ -129,7 +129,7 @@ def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence
 def _with_image_tags(work: Workplace, found: StatusReport) -> StatusReport:
     """A registry that does not answer is told of, like a tag that lags: it is no reason to say nothing of the rest."""
     try:
-        tags = read_tags(work, open_remote(work).history).tags
+        lagging = lagging_tags(work, open_remote(work).history)
     except ImageError as error:
         return replace(found, registry_problem=str(error))
-    return replace(found, image_tags_lag=tuple(ImageTagStatus(t.name, t.wanted, t.found) for t in tags if t.lags))
+    return replace(found, image_tags_lag=tuple(ImageTagStatus(tag.name, tag.wanted, tag.found) for tag in lagging))
