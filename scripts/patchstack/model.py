@@ -154,10 +154,13 @@ class Reason(StrEnum):
     NOT_CARRIED = "nothing left that the base carries"
     BUILD_FILES = "changes build files"
     PROTECTED_PATH = "touches protected paths"
+    UNUSABLE_NAME = "a name that some file systems cannot hold"
+    TOO_LARGE = "larger than a pull request may be"
     SKIPPED_BY_CONFIG = "skipped by deploy.yaml"
     NEEDS_ADMISSION = "needs admission"
     DRAFT = "draft"
     BLOCKED = "blocked"
+    BARRED = "barred by a rollback"
     CARRIES_BLOCKED = "carries commits of a blocked one"
     INTO_DEPLOY = "into a deploy branch"
     INTO_OTHER = "into a branch that is not composed"
@@ -216,7 +219,7 @@ class Candidates:
     left_out: tuple[LeftOut, ...]
     asked: tuple[Asked, ...] = ()
     blocked: tuple[Pull, ...] = ()
-    """Those of ``left_out`` that are blocked, with their commits at hand: they bar whatever contains these."""
+    """Those of ``left_out`` that are blocked or barred, with their commits at hand: they bar what contains these."""
 
 
 @dataclass(frozen=True)
@@ -455,12 +458,39 @@ class LedgerImage:
     dependencies: str
 
 
+class Action(StrEnum):
+    """What a commit on `deploy` is."""
+
+    NIGHT = "night"
+    ROLLBACK = "rollback"
+    HOLD = "hold"
+    """From here on nights are tested and not promoted."""
+    RELEASE = "release"
+    """A hold, or something that a rollback barred, is in force no more."""
+
+
+class Barring(StrEnum):
+    PLAN = "plan"
+    HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What no night may bring back as it is."""
+
+    kind: Barring
+    name: str
+    """The id of the night that was taken back, a pull request's name, or a patch's slug."""
+    value: str
+    """The plan's fingerprint, or the head as it was admitted; a patch's is its own commit."""
+
+
 @dataclass(frozen=True)
 class LedgerLine:
-    """One promoted night: the JSON trailer of its commit on `deploy`."""
+    """One commit on `deploy`: its JSON trailer. What holds or releases repeats what is deployed."""
 
     night: str
-    """The run's id."""
+    """The run's id; of what no run made, an id of the same form."""
     lane: str
     at: str
     base: str
@@ -477,6 +507,23 @@ class LedgerLine:
     """The dated tag that is derived from this line."""
     image: LedgerImage | None = None
     """Moving image tags are derived from it; None where the night had none."""
+    action: Action = Action.NIGHT
+    upstream: str = ""
+    """What deploy.yaml said of the base, as `Workplace.upstream_words` has it; empty in older lines."""
+    stack: Sha | None = None
+    """What ``stack/LANE`` is made of: the base with its required patches alone."""
+    optional: tuple[str, ...] = ()
+    """Those patches of ``included`` that are not in ``stack``."""
+    lost: tuple[tuple[str, str], ...] = ()
+    """Name and reason of what the night before had and this one has not."""
+    to: str = ""
+    """Of a rollback: the night whose content this is again."""
+    because: str = ""
+    """Of all but a night: why, in the words of who did it."""
+    bars: tuple[Bar, ...] = ()
+    """What this rollback bars from now on."""
+    releases: tuple[str, ...] = ()
+    """Of a release: names of `Bar`s; none: the hold."""
 
 
 @dataclass(frozen=True)

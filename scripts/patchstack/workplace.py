@@ -12,7 +12,7 @@ from typing import Protocol
 
 from patchstack.config import Config, GitHubSource, Lane, load
 from patchstack.errors import LaneUnavailable, UsageError
-from patchstack.git import Repository
+from patchstack.git import Repository, without_secret
 from patchstack.github import server_url
 from patchstack.lock import night_lock
 from patchstack.model import MergePlan, NightReport, Verdicts
@@ -50,6 +50,13 @@ class Workplace:
     @property
     def lane(self) -> Lane:
         return self.config.lanes[self.lane_name]
+
+    @property
+    def upstream_words(self) -> str:
+        """What deploy.yaml says of the lane's base, in one line: with another one, another base is meant."""
+        upstream = self.lane.upstream
+        source = upstream.pypi or f"{without_secret(upstream.git or '')}@{upstream.ref}"
+        return f"{source} tree {upstream.tree}" if upstream.tree else source
 
     @property
     def github_sources(self) -> tuple[GitHubSource, ...]:

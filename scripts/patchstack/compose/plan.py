@@ -19,6 +19,8 @@ JUDGED_BY_CONTENT = frozenset(
         Reason.BUILD_FILES,
         Reason.NOT_CARRIED,
         Reason.CONFLICT,
+        Reason.UNUSABLE_NAME,
+        Reason.TOO_LARGE,
     }
 )
 """Why a pull request is left out that was wanted and read: another head of it may be merged.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from patchstack.errors import RemoteError
 from patchstack.git import Repository
-from patchstack.model import SCHEMA_VERSION, Composition, LedgerImage, LedgerLine, Sha
+from patchstack.model import SCHEMA_VERSION, Action, Bar, Composition, Kind, LedgerImage, LedgerLine, Sha
 
 TRAILER = "Patchstack-Night"
 PRODUCTION = "production"
@@ -33,26 +34,73 @@ _IMAGE_NAMES = (
 
 
 @dataclass(frozen=True)
-class PromotedNight:
-    """A night as the deploy branch holds it."""
+class Entry:
+    """One commit that patchstack put on the deploy branch."""
 
     commit: Sha
     previous: Sha
-    """Its first parent: the night before, the genesis commit, or the branch as it was before patchstack."""
+    """Its first parent: the entry before, the genesis commit, or the branch as it was before patchstack."""
     line: LedgerLine
 
 
 @dataclass(frozen=True)
 class History:
-    """The nights of a branch, newest first."""
+    """What a deploy branch tells of its past, newest first."""
 
-    nights: tuple[PromotedNight, ...]
+    entries: tuple[Entry, ...]
+    """All that patchstack did there: nights, rollbacks, holds and releases."""
     foreign_on_top: int = 0
-    """First-parent commits above the newest night that no promotion made; all of them where there is no night."""
+    """First-parent commits above the newest entry that patchstack did not make; all of them where there is none."""
 
     @property
-    def last(self) -> PromotedNight | None:
-        return self.nights[0] if self.nights else None
+    def nights(self) -> tuple[Entry, ...]:
+        """What was promoted, also what was taken back later."""
+        return tuple(entry for entry in self.entries if entry.line.action is Action.NIGHT)
+
+    @cached_property
+    def standing(self) -> tuple[Entry, ...]:
+        """Nights and rollbacks that nobody took back: the first is what is deployed.
+
+        A rollback stands in the place of the night that it went back to.
+        """
+        stack: list[Entry] = []
+        for entry in reversed(self.entries):
+            if entry.line.action is Action.ROLLBACK:
+                below = next((at for at, older in enumerate(stack) if _is_content_of(older, entry.line.to)), None)
+                if below is not None:
+                    del stack[below:]
+            if entry.line.action in {Action.NIGHT, Action.ROLLBACK}:
+                stack.append(entry)
+        return tuple(reversed(stack))
+
+    @property
+    def last(self) -> Entry | None:
+        """What is deployed."""
+        return self.standing[0] if self.standing else None
+
+    @property
+    def hold(self) -> Entry | None:
+        """The hold in force; the newest, where somebody held what was held already."""
+        ends = (entry for entry in self.entries if entry.line.action in {Action.HOLD, Action.RELEASE})
+        ends = (entry for entry in ends if entry.line.action is Action.HOLD or not entry.line.releases)
+        newest = next(ends, None)
+        return newest if newest is not None and newest.line.action is Action.HOLD else None
+
+    @property
+    def bars(self) -> tuple[tuple[Entry, Bar], ...]:
+        """Each bar in force with the rollback that it is from, newest first."""
+        found: list[tuple[Entry, Bar]] = []
+        released: set[str] = set()
+        for entry in self.entries:
+            if entry.line.action is Action.RELEASE:
+                released |= set(entry.line.releases)
+            found += [(entry, bar) for bar in entry.line.bars if bar.name not in released]
+        return tuple(found)
+
+
+def _is_content_of(entry: Entry, night: str) -> bool:
+    """Whether ``entry`` is that night, or what went back to it."""
+    return night == (entry.line.to if entry.line.action is Action.ROLLBACK else entry.line.night)
 
 
 def tag_prefix(lane: str) -> str:
@@ -65,10 +113,18 @@ def dated_tag(lane: str, at: str, tree: str) -> str:
 
 
 def make_line(
-    night: str, at: datetime, composition: Composition, channels: Sequence[str], image: LedgerImage | None = None
+    night: str,
+    at: datetime,
+    composition: Composition,
+    channels: Sequence[str],
+    image: LedgerImage | None = None,
+    *,
+    stack: Sha | None = None,
+    upstream: str = "",
+    lost: Sequence[tuple[str, str]] = (),
 ) -> LedgerLine:
     """The line of a composition that is about to be promoted; ``at`` is a moment in UTC."""
-    moment = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    moment = moment_of(at)
     return LedgerLine(
         night=night,
         lane=composition.lane,
@@ -83,11 +139,54 @@ def make_line(
         channels=tuple(channels),
         tag=dated_tag(composition.lane, moment, composition.tree),
         image=image,
+        upstream=upstream,
+        stack=stack,
+        optional=tuple(topic.name for topic in composition.included if topic.kind is Kind.PATCH and not topic.required),
+        lost=tuple(lost),
     )
 
 
+def moment_of(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def repeat_line(
+    line: LedgerLine,
+    action: Action,
+    night: str,
+    at: datetime,
+    *,
+    because: str = "",
+    to: str = "",
+    bars: Sequence[Bar] = (),
+    releases: Sequence[str] = (),
+) -> LedgerLine:
+    """The line of something other than a night, with the content of ``line``."""
+    moment = moment_of(at)
+    return replace(
+        line,
+        action=action,
+        night=night,
+        at=moment,
+        tag=dated_tag(line.lane, moment, line.tree),
+        lost=(),
+        to=to,
+        because=because,
+        bars=tuple(bars),
+        releases=tuple(releases),
+    )
+
+
+_TITLES = {
+    Action.NIGHT: "{lane} night {night}: {topics} on {base}",
+    Action.ROLLBACK: "{lane} rollback {night}: back to {to}",
+    Action.HOLD: "{lane} hold {night}: nights are tested and not promoted",
+    Action.RELEASE: "{lane} release {night}: {released}",
+}
+
+
 def format_message(line: LedgerLine) -> str:
-    """The message of a night's commit: what is in it, for `git log`, and the line as its only trailer."""
+    """The message of a commit on deploy: what it holds, for `git log`, and the line as its only trailer."""
     from pydantic import TypeAdapter
 
     body = {"schema_version": SCHEMA_VERSION, **TypeAdapter(LedgerLine).dump_python(line, mode="json")}
@@ -96,8 +195,17 @@ def format_message(line: LedgerLine) -> str:
         listing += ["Left out:", *(f"  {name}: {reason}" for name, reason in line.left_out)]
     return "\n".join(
         [
-            f"{line.lane} night {line.night}: {_topics(len(line.included))} on {line.base}",
+            _TITLES[line.action].format(
+                lane=line.lane,
+                night=line.night,
+                topics=_topics(len(line.included)),
+                base=line.base,
+                to=line.to,
+                released=", ".join(line.releases) or "the hold is over",
+            ),
             "",
+            *([f"Because: {line.because}"] if line.because else []),
+            *(f"Barred: {bar.name} {bar.value[:12]}" for bar in line.bars),
             f"Base: {line.base_commit[:12]}",
             *([f"Image: {line.image.repository}@{line.image.digest}"] if line.image else []),
             "Included:",
@@ -149,12 +257,12 @@ def history(store: Repository, tip: str | None) -> History:
     layout = f"--format=%H%x00%T%x00%P%x00%(trailers:key={TRAILER},valueonly,unfold,separator=%x01)"
     out = store.run("log", "-z", "--first-parent", "--no-show-signature", f"--grep=^{TRAILER}: ", layout, tip, "--")
     fields = out.removesuffix("\0").split("\0") if out else []
-    nights = []
+    entries = []
     for commit, tree, parents, trailer in zip(*[iter(fields)] * 4, strict=True):
         line = parse_trailer(trailer, commit)
         two = parents.split()
         if line is not None and line.tree == tree and two[1:] == [line.composition]:
-            nights.append(PromotedNight(Sha(commit), Sha(two[0]), line))
-    above = (tip, f"^{nights[0].commit}") if nights else (tip,)
+            entries.append(Entry(Sha(commit), Sha(two[0]), line))
+    above = (tip, f"^{entries[0].commit}") if entries else (tip,)
     foreign = int(store.run("rev-list", "--first-parent", "--count", *above, "--"))
-    return History(tuple(nights), foreign)
+    return History(tuple(entries), foreign)

@@ -83,18 +83,21 @@ def decide(
     verdicts: Sequence[Verdict],
     remote: RemoteState,
     image: LedgerImage | None = None,
+    upstream: str = "",
+    lost: Sequence[tuple[str, str]] = (),
 ) -> Decision:
     """Decide the promotion of ``composition`` onto what ``remote`` holds; pure.
 
     ``night`` is the run's id, ``at`` its moment in UTC, ``stack`` the base with its required patches alone,
-    ``image`` what was built of the composition and tested, if anything was.
+    ``image`` what was built of the composition and tested, if anything was, ``upstream`` what deploy.yaml says of
+    the base, ``lost`` name and reason of what the last promoted night had and this one has not.
     Raises `GateFailed` or `Incomplete` unless the channel ``nightly`` passed.
     """
     if composition.lane != remote.lane:
         raise PatchstackError(f"a composition of lane {composition.lane} cannot go to lane {remote.lane}")
     channels = _passed(verdicts)
     seconds = int(at.timestamp())
-    line = make_line(night, at, composition, channels, image)
+    line = make_line(night, at, composition, channels, image, stack=stack.commit, upstream=upstream, lost=lost)
     tip = remote.deploy
     deploy = Draft(
         composition.tree, (tip.commit if tip else GENESIS.sha, composition.commit), format_message(line), seconds

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from patchstack.errors import Incomplete
 from patchstack.git import Repository
 from patchstack.model import LedgerLine, NightReport, Sha, Status, Verdict
-from patchstack.release.ledger import PromotedNight
+from patchstack.release.ledger import Entry
 from patchstack.release.promote import NIGHTLY
 from patchstack.release.remote import RemoteState, read_remote
 from patchstack.release.tags import TagFault, tag_faults
@@ -199,7 +199,7 @@ def describe(
     )
 
 
-def _channel(name: str, nights: Sequence[PromotedNight], verdicts: Sequence[Verdict]) -> ChannelStatus:
+def _channel(name: str, nights: Sequence[Entry], verdicts: Sequence[Verdict]) -> ChannelStatus:
     mover = next((night for night in nights if name in night.line.channels), None)
     red = [verdict for verdict in verdicts if verdict.channel == name and verdict.status is not Status.PASS]
     why_not = tuple(reason for verdict in red for reason in verdict.reasons)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from patchstack.git import Repository
 from patchstack.model import Sha
-from patchstack.release.ledger import PromotedNight
+from patchstack.release.ledger import Entry
 from patchstack.release.remote import RemoteState, read_remote
 
 
@@ -28,7 +28,7 @@ class TagRepair:
     """Names that something else holds: reported, not moved."""
 
 
-def tag_faults(nights: Sequence[PromotedNight], tags: Sequence[tuple[str, Sha]]) -> tuple[TagFault, ...]:
+def tag_faults(nights: Sequence[Entry], tags: Sequence[tuple[str, Sha]]) -> tuple[TagFault, ...]:
     """Compare the ledger (newest first) with the tags of the remote; the faults by name.
 
     Two nights of one day with one tree share a name: it stays with the older, and either target is right.

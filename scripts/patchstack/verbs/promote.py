@@ -62,6 +62,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         verdicts=verdicts.verdicts,
         remote=remote,
         image=image,
+        upstream=work.upstream_words,
     )
     if dry_run:
         return Promoted(decision.promotion, decision.notes)

@@ -105,6 +105,8 @@ JUDGED_BY_CONTENT = {
     Reason.BUILD_FILES,
     Reason.NOT_CARRIED,
     Reason.CONFLICT,
+    Reason.UNUSABLE_NAME,
+    Reason.TOO_LARGE,
 }
 
 
