@@ -1,9 +1,8 @@
 """The values that stages hand to each other. Frozen, and nothing in them runs.
 
-Each top-level value (`Base`, `Candidates`, `Deduped`, `MergePlan`, `Composition`, `ImageResult`, `GuardReport`,
-`ImageTests`, `Verdicts`, `Promotion`) is written as JSON into the run folder (`store.py`), so that a stage can
-be started from the file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in
-UTC; durations carry their unit in the name.
+Each value of `store.STAGE_FILES` is written as JSON into the run folder, so that a stage can be started from the
+file of the one before it. Ids are full 40-digit hexadecimal SHA-1; times are ISO 8601 in UTC; durations carry
+their unit in the name.
 """
 
 from __future__ import annotations
@@ -11,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
+
+from patchstack.losses import Losses
+from patchstack.reasons import Outcome as Outcome
+from patchstack.reasons import Reason as Reason
 
 SCHEMA_VERSION = 1
 
@@ -123,58 +126,6 @@ class Topic:
     """A patch's, in the order of its front matter."""
 
 
-class Outcome(StrEnum):
-    """What became of a candidate that is not a parent of tonight's commit."""
-
-    CARRIED = "carried"
-    DROPPED = "dropped"
-    EXCLUDED = "excluded"
-    WAITING = "waiting"
-    """For somebody's word: an admission, or the end of a draft."""
-    SKIPPED = "skipped"
-    GONE = "gone"
-    """It was there in the last night, and no source lists it any more."""
-
-
-class Reason(StrEnum):
-    SAME_HEAD = "same head"
-    CONTAINED = "contained"
-    SAME_DIFF = "same diff"
-    NO_EFFECT_ON_BASE = "no effect on the base"
-    NO_EFFECT_ON_STACK = "no effect on what is composed so far"
-    CONFLICT = "conflict"
-    REQUIRED_LEFT_OUT = "what it requires is left out"
-    CARRIER_LEFT_OUT = "its carrier is left out"
-    CONTAINS_DEPLOY = "contains a deploy commit"
-    NO_COMMON_HISTORY = "no common history"
-    INTO_MAIN = "into main: never composed"
-    OTHER_LANE = "for another lane"
-    HEAD_MISSING = "head is missing"
-    EMPTY = "changes nothing"
-    NOT_CARRIED = "nothing left that the base carries"
-    BUILD_FILES = "changes build files"
-    PROTECTED_PATH = "touches protected paths"
-    UNUSABLE_NAME = "a name that some file systems cannot hold"
-    TOO_LARGE = "larger than a pull request may be"
-    SKIPPED_BY_CONFIG = "skipped by deploy.yaml"
-    NEEDS_ADMISSION = "needs admission"
-    DRAFT = "draft"
-    BLOCKED = "blocked"
-    BARRED = "barred by a rollback"
-    CARRIES_BLOCKED = "carries commits of a blocked one"
-    INTO_DEPLOY = "into a deploy branch"
-    INTO_OTHER = "into a branch that is not composed"
-    OTHER_OWNER = "from a repository that deploy.yaml does not list"
-    NOT_WANTED = "its branch is not wanted by deploy.yaml"
-    FORK_GONE = "the repository of its branch is gone"
-    MERGED = "merged"
-    CLOSED = "closed"
-    NO_LONGER_LISTED = "no longer listed"
-    NOT_FOR_THIS_BASE = "not for this base"
-    SWITCHED_OFF = "optional and not switched on"
-    ON_REQUEST = "left out by --without"
-
-
 @dataclass(frozen=True)
 class LeftOut:
     """A candidate that is not a parent of tonight's commit, with all that its author needs to know."""
@@ -237,12 +188,28 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class Hotfix:
+    """What is deployed, taken as it was merged, and the pull requests that are added to it."""
+
+    onto: str
+    """The night whose content is deployed."""
+    composition: Sha
+    """That night's."""
+    only: tuple[str, ...]
+    """The pull requests that were asked for."""
+    replaced: tuple[tuple[str, Sha], ...] = ()
+    """Those of ``only`` that are deployed at another head, with that head: it is left off."""
+
+
+@dataclass(frozen=True)
 class MergePlan:
     lane: str
     base: Base
     steps: tuple[Topic, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: Fingerprint
+    hotfix: Hotfix | None = None
+    """None for a night that takes all that there is."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +222,7 @@ class Composition:
     included: tuple[Topic, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: Fingerprint
+    hotfix: Hotfix | None = None
 
 
 @dataclass(frozen=True)
@@ -516,6 +484,8 @@ class LedgerLine:
     """Those patches of ``included`` that are not in ``stack``."""
     lost: tuple[tuple[str, str], ...] = ()
     """Name and reason of what the night before had and this one has not."""
+    onto: str = ""
+    """Of a hotfix: the night whose content it added pull requests to."""
     to: str = ""
     """Of a rollback: the night whose content this is again."""
     because: str = ""
@@ -598,3 +568,5 @@ class NightReport:
     image: ImageResult | None = None
     """None where the night ended before it came to the image."""
     image_tests: ImageTests | None = None
+    losses: Losses | None = None
+    """None where the night ended before its merge."""
