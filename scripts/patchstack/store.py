@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchstack.errors import MachineError, UsageError
+from patchstack.losses import Losses
 from patchstack.model import (
     SCHEMA_VERSION,
     Base,
@@ -35,6 +36,7 @@ STAGE_FILES: dict[type, str] = {
     Deduped: "dedup.json",
     MergePlan: "plan.json",
     Composition: "composition.json",
+    Losses: "losses.json",
     ImageResult: "image.json",
     GuardReport: "tests.json",
     ImageTests: "image-tests.json",
