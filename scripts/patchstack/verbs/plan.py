@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from patchstack import __version__
 from patchstack.compose.compose import compose, verify
 from patchstack.compose.dedup import dedup
 from patchstack.compose.octopus import write_stack
+from patchstack.compose.onto import require_whole
 from patchstack.compose.plan import fingerprint
 from patchstack.compose.plan import plan as decide_plan
 from patchstack.compose.topics import pull_topics
@@ -17,7 +19,7 @@ from patchstack.git import Repository
 from patchstack.git import version as git_version
 from patchstack.github import TOKEN_VARIABLES, connect, token_of_environment
 from patchstack.image.files import recipe_digest
-from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
+from patchstack.model import Base, Candidates, Composition, Hotfix, Kind, MergePlan, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.topics import build_topics, releases_to_compare
@@ -26,16 +28,23 @@ from patchstack.pulls.refs import read_pulls
 from patchstack.regress.suites import find_suites
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, read_releases, validate
+from patchstack.verbs.hotfix import candidates_of_hotfix
 from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.workplace import Workplace, repository_url
 
 
 def plan(
-    work: Workplace, run: Run, *, without: Sequence[str] = (), listed: Mapping[str, Sha] | None = None
+    work: Workplace,
+    run: Run,
+    *,
+    without: Sequence[str] = (),
+    listed: Mapping[str, Sha] | None = None,
+    only: Sequence[str] = (),
 ) -> MergePlan:
     """Base, candidates, dedup and plan, each written into ``run``.
 
-    ``listed`` is what the remote said already (`list_remote`); without it the remote is asked here.
+    ``listed`` is what the remote said already (`list_remote`); without it the remote is asked here. ``only``: a
+    hotfix, which adds these pull requests (`pull_names`) to what is deployed.
     """
     require_token(work)
     validate(work.config_path)
@@ -44,9 +53,11 @@ def plan(
     base = base_of(work, store, work.lane_name)
     run.write(base)
     patches = read_series(work.patches_folder)
-    candidates = _candidates(work, store, base, patches, without, listed)
+    candidates, hotfix = _candidates(work, store, base, patches, without, listed), None
+    if only:
+        candidates, hotfix = candidates_of_hotfix(work, store, candidates, only, skips(work), listed)
     run.write(candidates)
-    deduped = dedup(store, candidates, skips(work))
+    deduped = dedup(store, candidates, _skips_of(work, hotfix))
     run.write(deduped)
     named = fingerprint(
         candidates,
@@ -54,11 +65,11 @@ def plan(
         git_version=git,
         patchstack_version=__version__,
         patches={patch.slug: patch.digest for patch in patches},
-        skips=skips(work),
+        skips=_skips_of(work, hotfix),
         protected=work.config.pulls.protected,
-        inputs=_inputs(work, patches),
+        inputs=_inputs(work, patches) | ({"onto": f"{hotfix.onto} {hotfix.composition}"} if hotfix else {}),
     )
-    made = decide_plan(deduped, lane=work.lane_name, base=base, fingerprint=named)
+    made = replace(decide_plan(deduped, lane=work.lane_name, base=base, fingerprint=named), hotfix=hotfix)
     run.write(made)
     return made
 
@@ -83,16 +94,20 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
         store,
         candidates,
         lane=work.lane_name,
-        skips=skips(work),
+        skips=_skips_of(work, before.hotfix),
         fingerprint=before.fingerprint,
         protected=work.config.pulls.protected,
         progress=work.progress,
     )
     if again:
-        verify(store, candidates, made.composition, skips=skips(work), protected=work.config.pulls.protected)
-    for value in (made.deduped, made.plan, made.composition):
+        passed_over = _skips_of(work, before.hotfix)
+        verify(store, candidates, made.composition, skips=passed_over, protected=work.config.pulls.protected)
+    composition = replace(made.composition, hotfix=before.hotfix)
+    if before.hotfix is not None:
+        require_whole(candidates, composition, before.hotfix)
+    for value in (made.deduped, replace(made.plan, hotfix=before.hotfix), composition):
         run.write(value)
-    return made.composition
+    return composition
 
 
 def composed(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> Composition:
@@ -242,6 +257,11 @@ def _promoted_pulls(work: Workplace, listed: Mapping[str, Sha]) -> dict[str, Sha
 def skips(work: Workplace) -> Mapping[str, str]:
     """Why `deploy.yaml` leaves pull requests out: by name, or by a bare number, which is any repository's."""
     return {skip.name_in(work.config.fork.repo): skip.because for skip in work.config.pulls.skip}
+
+
+def _skips_of(work: Workplace, hotfix: Hotfix | None) -> Mapping[str, str]:
+    """What a hotfix adds was asked for by name and judged already; what is deployed stays."""
+    return skips(work) if hotfix is None else {}
 
 
 def _inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
