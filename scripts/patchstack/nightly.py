@@ -25,6 +25,7 @@ from patchstack.errors import (
     UsageError,
 )
 from patchstack.git import without_secret
+from patchstack.losses import Losses
 from patchstack.model import (
     Candidates,
     Composition,
@@ -43,6 +44,7 @@ from patchstack.model import (
     Verdict,
 )
 from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
+from patchstack.release.loss import require_few
 from patchstack.release.remote import RemoteState
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
@@ -52,6 +54,7 @@ from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.image import image_settings, make_image
 from patchstack.verbs.image_check import check_image
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
+from patchstack.verbs.losses import write_losses
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote, repair
 from patchstack.verbs.remote import list_remote, open_remote
@@ -98,6 +101,7 @@ class _Sofar:
 
     plan: MergePlan | None = None
     composition: Composition | None = None
+    losses: Losses | None = None
     image: ImageResult | None = None
     tests: GuardReport | None = None
     image_tests: ImageTests | None = None
@@ -129,6 +133,7 @@ class _Sofar:
         return cls(
             plan=plan,
             composition=composition,
+            losses=report.losses,
             image=image,
             previous=report.previous,
             range_diffs=report.range_diffs,
@@ -144,6 +149,7 @@ def night(
     work: Workplace,
     *,
     force: bool = False,
+    accept_lost: bool = False,
     jobs: int | None = None,
     part: Part = WHOLE,
     deadline_min: int | None = None,
@@ -161,7 +167,9 @@ def night(
         spent_s = sum(timing.seconds for timing in sofar.timings)
         minutes = work.config.deadline_min if deadline_min is None else deadline_min
         deadline = Deadline.after(minutes, spent_s=spent_s)
-        doing = _Doing(force, jobs, part.until, said, deadline, resumed=part.unpack is not None)
+        doing = _Doing(
+            force, jobs, part.until, said, deadline, resumed=part.unpack is not None, accept_lost=accept_lost
+        )
         report = _go_on(work, run, sofar, doing)
     if part.pack is not None:
         write_pack(run, work.state, work.store(), part.pack)
@@ -216,6 +224,8 @@ class _Doing:
     deadline: Deadline
     resumed: bool = False
     """It goes on with a night that another process began."""
+    accept_lost: bool = False
+    """It goes on whatever of the deployed night is missing."""
 
 
 def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightReport:
@@ -322,6 +332,8 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         made = merge(work, run)
         sofar.composition = made
         sofar.range_diffs = range_diffs(work.store(), sofar.previous, made)
+        sofar.losses = write_losses(work, run, made, remote.history, accept=doing.accept_lost)
+        require_few(sofar.losses)
     return made
 
 
@@ -367,6 +379,7 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         headline=Status.INCOMPLETE if goes_on else _headline(failure),
         nothing_to_do=sofar.nothing_to_do,
         composition=sofar.composition,
+        losses=sofar.losses,
         image=sofar.image,
         tests=sofar.tests,
         image_tests=sofar.image_tests,

@@ -29,6 +29,11 @@ STAGES = ("merge", "image", "test", "promote")
 @click.option("--local", "local_night", is_flag=True, help="As before the verb: no GitHub, the remote's refs.")
 @click.option("--force", is_flag=True, help="Do not stop at an unchanged plan; the gate is never skipped.")
 @click.option(
+    "--accept-lost",
+    is_flag=True,
+    help="Go on although the deployed night had more, or another base, and nothing says why; once you have read what.",
+)
+@click.option(
     "--until", type=click.Choice(STAGES), default=STAGES[-1], show_default=True, help="The last stage that is done."
 )
 @click.option("--pack", type=FILE, metavar="FILE", help="Write the run to FILE, for the next part, however it ends.")
@@ -43,6 +48,7 @@ def nightly(
     options: Options,
     local_night: bool,
     force: bool,
+    accept_lost: bool,
     until: str,
     pack: Path | None,
     unpack: Path | None,
@@ -58,7 +64,7 @@ def nightly(
     image.tar`, then `--unpack image.tar --until test --pack tests.tar`, then `--unpack image.tar --tests tests.tar`.
     Only the last part writes to the git remote; the second and the last write to the registry.
     """
-    _require_one_part(force, until, pack, unpack, tests, dry_run)
+    _require_one_part(force, accept_lost, until, pack, unpack, tests, dry_run)
     from patchstack import store
     from patchstack.actions import write_outputs, write_summary
     from patchstack.nightly import Part, Until, night
@@ -74,7 +80,7 @@ def nightly(
             emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
         part = Part(Until(until), unpack, tests, pack)
-        report = night(work, force=force, jobs=jobs, part=part, deadline_min=deadline_min)
+        report = night(work, force=force, accept_lost=accept_lost, jobs=jobs, part=part, deadline_min=deadline_min)
     write_outputs({"settled": "true" if report.nothing_to_do else "false", "run": report.night})
     write_summary(render_markdown(report))
     try:
@@ -86,7 +92,13 @@ def nightly(
 
 
 def _require_one_part(
-    force: bool, until: str, pack: Path | None, unpack: Path | None, tests: Path | None, dry_run: bool
+    force: bool,
+    accept_lost: bool,
+    until: str,
+    pack: Path | None,
+    unpack: Path | None,
+    tests: Path | None,
+    dry_run: bool,
 ) -> None:
     """`UsageError` for options that belong to different parts."""
     if dry_run and (pack or unpack or until != STAGES[-1]):
@@ -95,6 +107,9 @@ def _require_one_part(
         raise UsageError("--tests is for the part that promotes: name the night with --unpack, and no other --until")
     if unpack is not None and until == STAGES[0]:
         raise UsageError("what --unpack holds is merged already: go on with --until test, or without --until")
+    if accept_lost and (dry_run or unpack is not None):
+        what = "--dry-run ends before it" if dry_run else "what --unpack holds is merged, and judged, already"
+        raise UsageError(f"--accept-lost belongs to the part that merges: {what}")
     if unpack is not None and force:
         raise UsageError("--force belongs to the part that plans: what --unpack holds goes on in any case")
     if pack is not None and not pack.absolute().parent.is_dir():

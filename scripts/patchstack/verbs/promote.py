@@ -11,6 +11,7 @@ from patchstack.errors import ImageError, RemoteError, UsageError
 from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
 from patchstack.regress.gate import image_to_promote
 from patchstack.release.ledger import History
+from patchstack.release.loss import require_few
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
 from patchstack.release.remote import RemoteState
@@ -19,6 +20,7 @@ from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.image import lane_image, open_registry
 from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
+from patchstack.verbs.losses import read_losses
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.settled import known_reports, last_settled
@@ -41,9 +43,9 @@ class Promoted:
 def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move.
 
-    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already,
-    `RemoteError` when another night was promoted since the run began, and `ImageError` when the registry has not
-    the image that was tested.
+    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already, `Incomplete` when
+    more of what is deployed is missing than may be, `RemoteError` when another night was promoted since the run
+    began, and `ImageError` when the registry has not the image that was tested.
     """
     composition, verdicts = read_composition(work, run), run.read(Verdicts)
     if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run)):
@@ -53,6 +55,8 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         )
     store, remote = work.store(), open_remote(work)
     _require_next(run, composition, remote.history)
+    losses = read_losses(work, run, composition, remote.history)
+    require_few(losses)
     image = _image_to_promote(work, run, composition)
     decision = decide(
         night=run.id,
@@ -63,6 +67,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         remote=remote,
         image=image,
         upstream=work.upstream_words,
+        lost=[(item.name, item.reason) for item in losses.items],
     )
     if dry_run:
         return Promoted(decision.promotion, decision.notes)
