@@ -19,9 +19,12 @@ from typing import BinaryIO
 
 import git as gitpython
 
+from patchstack.bundle import read_bundle_header
 from patchstack.credential import Credential, credential_for, is_secret
 from patchstack.errors import MachineError, PatchstackError, RemoteError, UsageError
+from patchstack.leftovers import scratch_folder
 from patchstack.model import Sha
+from patchstack.store import write_whole
 
 NAME = "patchstack"
 EMAIL = "patchstack@localhost"
@@ -32,6 +35,14 @@ OLDEST_GIT = (2, 38)  # the first with `merge-tree --write-tree`
 # https://git-scm.com/docs/gitattributes: attributes in a tree change what checkout and archive write; the
 # repository's own info/attributes comes last and so has the last word.
 NEUTRAL_ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -export-ignore -export-subst !merge !diff\n"
+
+_SETTINGS = {
+    "core.autocrlf": "false",
+    "gc.auto": "0",
+    "merge.renames": "true",
+    "core.logAllRefUpdates": "false",
+}
+"""Of every repository that is ours."""
 
 _LOCAL_ENVIRONMENT = {
     "LC_ALL": "C",
@@ -177,23 +188,38 @@ class Repository:
 
     @classmethod
     def init(cls, folder: Path) -> Repository:
-        """The bare repository at ``folder``, made if it is not there, with attributes neutralised."""
+        """The bare repository at ``folder``, made if it is not there, with attributes neutralised.
+
+        It appears whole, and its attributes are written last: without them it is somebody else's, or was begun by a
+        version that did not care, and what is missing is made.
+        """
         repository = cls(folder)
-        if not (folder / "HEAD").is_file():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise MachineError(f"{folder} cannot be made: {error.strerror}") from error
-            repository.run("init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
-            repository.run("config", "core.autocrlf", "false")
-            repository.run("config", "gc.auto", "0")
-            repository.run("config", "merge.renames", "true")
-            repository.run("config", "core.logAllRefUpdates", "false")
         attributes = folder / "info" / "attributes"
-        if not attributes.is_file() or attributes.read_text() != NEUTRAL_ATTRIBUTES:
-            attributes.parent.mkdir(exist_ok=True)
-            attributes.write_text(NEUTRAL_ATTRIBUTES)
+        try:
+            if attributes.is_file() and attributes.read_text() == NEUTRAL_ATTRIBUTES and (folder / "HEAD").is_file():
+                return repository
+            if folder.is_dir() and any(folder.iterdir()):
+                repository._complete()
+                return repository
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with scratch_folder(folder) as scratch:
+                fresh = cls(scratch / "new.git")
+                fresh.folder.mkdir()
+                fresh._complete()
+                try:
+                    fresh.folder.rename(folder)
+                except OSError:  # another process was quicker
+                    if not (folder / "HEAD").is_file():
+                        raise
+        except OSError as error:
+            raise MachineError(f"{folder} cannot be made: {error.strerror}") from error
         return repository
+
+    def _complete(self) -> None:
+        self.run("init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
+        for key, value in _SETTINGS.items():
+            self.run("config", key, value)
+        write_whole(self.folder / "info" / "attributes", NEUTRAL_ATTRIBUTES)
 
     # --- the two ways to run git ---
 
@@ -216,6 +242,7 @@ class Repository:
         """Run a local command; its output as text, `GitFailed` for an exit status that is not in ``ok``."""
         answer = self.attempt(*argv, stdin=stdin, env=env)
         if answer.returncode not in ok:
+            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
         return answer.text
 
@@ -258,6 +285,7 @@ class Repository:
         argv = ("fast-import", "--quiet", "--done", "--date-format=raw")
         answer = self.attempt(*argv, stdin=stream)
         if answer.returncode != 0:
+            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
 
     def list_tree(self, tree: str, *paths: str) -> tuple[Entry, ...]:
@@ -371,6 +399,7 @@ class Repository:
     def attempt_ok(self, *argv: str, stdin: bytes | None = None) -> Answer:
         answer = self.attempt(*argv, stdin=stdin)
         if answer.returncode != 0:
+            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
         return answer
 
@@ -410,12 +439,14 @@ class Repository:
         specs = "".join(f"{spec}\n" for spec in refspecs).encode()
         answer = self._remote(url, *argv, "--stdin", "--", url, stdin=specs)
         if answer.returncode != 0:
+            _require_machine(answer.stderr)
             raise RemoteError(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
 
     def push(self, url: str, refs: Mapping[str, str]) -> None:
         """Push ``ref -> commit`` in one plain atomic push: fast-forwards only, all of them or none.
 
-        The remote's own compare-and-swap is the lock: no force, no lease. Raises `RemoteError` when refused.
+        The remote's own compare-and-swap is the lock: no force, no lease. Raises `RemoteError` when refused, and when
+        the connection broke off before the remote had said how it went: then it may have arrived all the same.
         """
         refspecs = [f"{sha}:{name}" for name, sha in refs.items()]
         answer = self._remote(url, "push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--", url, *refspecs)
@@ -423,7 +454,10 @@ class Repository:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
             heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith("remote:")]
             said = "; ".join([line.replace("\t", " ") for line in refused] + heard) or _last_line(answer.stderr)
-            raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
+            # `[rejected]` and `[remote rejected]`, and not `[remote failure]` (git-push(1), OUTPUT)
+            if refused and all("rejected]" in line for line in refused):
+                raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
+            raise RemoteError(f"the push to {without_secret(url)} broke off: {said}")
 
     # --- bundles ---
 
@@ -459,38 +493,6 @@ class Repository:
         answer = self.attempt(*argv, "--", str(file), *refs)
         if answer.returncode != 0:
             raise UsageError(f"{file.name} is damaged: {_last_line(answer.stderr)}")
-
-
-@dataclass(frozen=True)
-class BundleHeader:
-    """What a bundle says of itself (https://git-scm.com/docs/gitformat-bundle)."""
-
-    refs: dict[str, Sha]
-    prerequisites: tuple[Sha, ...]
-
-
-_BUNDLE_LINES, _BUNDLE_LINE_BYTES = 10_000, 4096
-
-
-def read_bundle_header(file: Path) -> BundleHeader:
-    """The header of a bundle of version 2, the one for SHA-1 and whole histories; `UsageError` for anything else."""
-    refs: dict[str, Sha] = {}
-    prerequisites: list[Sha] = []
-    with file.open("rb") as stream:
-        signature = stream.readline(_BUNDLE_LINE_BYTES)
-        for _ in range(_BUNDLE_LINES if signature == b"# v2 git bundle\n" else 0):
-            line = stream.readline(_BUNDLE_LINE_BYTES)
-            if line == b"\n":
-                return BundleHeader(refs, tuple(prerequisites))
-            found = re.fullmatch(rb"(-?)([0-9a-f]{40})(?: (.*))?\n", line)
-            if found is None:
-                break
-            sha = Sha(found[2].decode())
-            if found[1]:
-                prerequisites.append(sha)
-            else:
-                refs[(found[3] or b"").decode(errors="surrogateescape")] = sha
-    raise UsageError(f"{file.name} is no git bundle of version 2")
 
 
 RAW_DIFF = ("-r", "-z", "--raw", "--no-renames", "--full-index", "--no-abbrev")
@@ -541,6 +543,25 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
     return " ".join((telling or lines or ["git said nothing"])[:3])
+
+
+_MACHINE_SAYS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "Read-only file system",
+    "Too many open files",
+    "Cannot allocate memory",
+)
+"""What git passes on of the system's words (strerror(3), in the C locale) when this machine is to blame."""
+
+
+def _require_machine(stderr: str) -> None:
+    """`MachineError` when git failed for what this machine does not allow; a remote's own words do not count."""
+    lines = [line.strip() for line in stderr.splitlines() if not line.startswith("remote:")]
+    said = next((line for line in lines if any(words in line for words in _MACHINE_SAYS)), None)
+    if said is not None:
+        raise MachineError(f"git could not go on: {said}; make room, or mend the disk, and run again")
 
 
 def _redacted(answer: Answer, credential: Credential | None) -> Answer:

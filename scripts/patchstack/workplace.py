@@ -14,6 +14,7 @@ from patchstack.config import Config, GitHubSource, Lane, load
 from patchstack.errors import LaneUnavailable, UsageError
 from patchstack.git import Repository, without_secret
 from patchstack.github import server_url
+from patchstack.leftovers import clean_up
 from patchstack.lock import night_lock
 from patchstack.model import MergePlan, NightReport, Verdicts
 from patchstack.store import Run, State, cache_folder
@@ -82,8 +83,14 @@ class Workplace:
     def store(self) -> Repository:
         return Repository.init(self.state.store_git)
 
-    def locked(self) -> AbstractContextManager[None]:
-        return night_lock(self.state.lock)
+    @contextmanager
+    def locked(self) -> Iterator[tuple[str, ...]]:
+        """Hold the night's lock; the block is given what was done about a run that was killed, in words."""
+        with night_lock(self.state.lock) as killed:
+            notes = clean_up((self.state.store_git, self.state.remote_git), self.state.root, killed)
+            for note in notes:
+                self.progress(note)
+            yield notes
 
     @contextmanager
     def open_run(self, run_id: str | None = None, *, dry_run: bool = False) -> Iterator[Run]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from patchstack.bundle import read_bundle_header
 from patchstack.errors import UsageError
-from patchstack.git import EMPTY_TREE, Repository, read_bundle_header
+from patchstack.git import EMPTY_TREE, Repository
 from patchstack.model import (
     Base,
     Composition,
