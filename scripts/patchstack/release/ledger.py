@@ -12,12 +12,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
-from patchstack.errors import RemoteError
+from patchstack.errors import MachineError, RemoteError
 from patchstack.git import Repository
-from patchstack.model import SCHEMA_VERSION, Action, Bar, Composition, Kind, LedgerImage, LedgerLine, Sha
+from patchstack.model import SCHEMA_VERSION, Action, Bar, Barring, Composition, Kind, LedgerImage, LedgerLine, Sha
 
 TRAILER = "Patchstack-Night"
 PRODUCTION = "production"
@@ -31,6 +31,10 @@ _IMAGE_NAMES = (
     re.compile(r"[a-z0-9]+"),
 )
 """Of an image's repository, tag and runtime: commands to pull it and names of moving tags are made of them."""
+LONGEST_NAME = 255
+LONGEST_WORDS = 1000
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""By how much a machine's clock may be behind the one that wrote the newest entry."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Entry:
     """Its first parent: the entry before, the genesis commit, or the branch as it was before patchstack."""
     line: LedgerLine
 
+    @property
+    def content(self) -> str:
+        """The night whose content this is: its own, or the one that a rollback went back to."""
+        return self.line.to if self.line.action is Action.ROLLBACK else self.line.night
+
 
 @dataclass(frozen=True)
 class History:
@@ -50,7 +59,7 @@ class History:
     entries: tuple[Entry, ...]
     """All that patchstack did there: nights, rollbacks, holds and releases."""
     foreign_on_top: int = 0
-    """First-parent commits above the newest entry that patchstack did not make; all of them where there is none."""
+    """First-parent commits above what is deployed that patchstack did not make; all of them where nothing is."""
 
     @property
     def nights(self) -> tuple[Entry, ...]:
@@ -66,7 +75,7 @@ class History:
         stack: list[Entry] = []
         for entry in reversed(self.entries):
             if entry.line.action is Action.ROLLBACK:
-                below = next((at for at, older in enumerate(stack) if _is_content_of(older, entry.line.to)), None)
+                below = next((at for at, older in enumerate(stack) if older.content == entry.content), None)
                 if below is not None:
                     del stack[below:]
             if entry.line.action in {Action.NIGHT, Action.ROLLBACK}:
@@ -98,9 +107,33 @@ class History:
         return tuple(found)
 
 
-def _is_content_of(entry: Entry, night: str) -> bool:
-    """Whether ``entry`` is that night, or what went back to it."""
-    return night == (entry.line.to if entry.line.action is Action.ROLLBACK else entry.line.night)
+def moment_after(history: History, now: datetime) -> datetime:
+    """The moment of a new entry: ``now``, or the newest entry's where another machine's clock is a little ahead.
+
+    So ``at`` never goes back. Raises `MachineError` where ``now`` is more than `CLOCKS_DIFFER` behind it.
+    """
+    newest = max((entry for entry in history.entries), key=lambda entry: _moment(entry.line), default=None)
+    if newest is None or _moment(newest.line) <= now:
+        return now
+    if _moment(newest.line) - now > CLOCKS_DIFFER:
+        raise MachineError(
+            f"this machine's clock says {moment_of(now)}, and {newest.line.action.value} {newest.line.night} is in the "
+            f"ledger at {newest.line.at}: one of the two clocks is wrong; set it right and run again"
+        )
+    return _moment(newest.line)
+
+
+def entry_id(history: History, at: datetime) -> str:
+    """The id of an entry that no run made: of a run's form, and of no other entry."""
+    taken = {entry.line.night for entry in history.entries}
+    name, number = f"{at:%Y%m%dT%H%M%SZ}", 1
+    while (found := name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    return found
+
+
+def _moment(line: LedgerLine) -> datetime:
+    return datetime.fromisoformat(line.at)
 
 
 def tag_prefix(lane: str) -> str:
@@ -170,6 +203,7 @@ def repeat_line(
         at=moment,
         tag=dated_tag(line.lane, moment, line.tree),
         lost=(),
+        onto="",
         to=to,
         because=because,
         bars=tuple(bars),
@@ -187,9 +221,6 @@ _TITLES = {
 
 def format_message(line: LedgerLine) -> str:
     """The message of a commit on deploy: what it holds, for `git log`, and the line as its only trailer."""
-    from pydantic import TypeAdapter
-
-    body = {"schema_version": SCHEMA_VERSION, **TypeAdapter(LedgerLine).dump_python(line, mode="json")}
     listing = [f"  {name} {head[:12]}" for name, head in line.included] or ["  nothing"]
     if line.left_out:
         listing += ["Left out:", *(f"  {name}: {reason}" for name, reason in line.left_out)]
@@ -211,10 +242,18 @@ def format_message(line: LedgerLine) -> str:
             "Included:",
             *listing,
             "",
-            f"{TRAILER}: {json.dumps(body, separators=(',', ':'))}",
+            f"{TRAILER}: {trailer_of(line)}",
             "",
         ]
     )
+
+
+def trailer_of(line: LedgerLine) -> str:
+    """What `parse_trailer` reads."""
+    from pydantic import TypeAdapter
+
+    body = {"schema_version": SCHEMA_VERSION, **TypeAdapter(LedgerLine).dump_python(line, mode="json")}
+    return json.dumps(body, separators=(",", ":"))
 
 
 def _topics(number: int) -> str:
@@ -222,25 +261,66 @@ def _topics(number: int) -> str:
 
 
 def parse_trailer(text: str, commit: str) -> LedgerLine | None:
-    """The line in a trailer's value, or None when it is none; `RemoteError` when a newer patchstack wrote it."""
+    """The line in a trailer's value, or None when it is none; `RemoteError` when a newer patchstack wrote it.
+
+    What reads is safe to show and to make commands of: its names and reasons are printable and of one line, its ids
+    are ids. An action has the fields that are its own and no others.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     try:
         body = json.loads(text)
         version = body.pop("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if type(version) is not int or version < SCHEMA_VERSION:
+            return None
+        if version > SCHEMA_VERSION:
             raise RemoteError(
                 f"commit {commit} was promoted by a newer patchstack (ledger schema {version}, this one reads "
                 f"{SCHEMA_VERSION}); update patchstack and run again"
             )
         line = TypeAdapter(LedgerLine).validate_python(body)
-        shas = (line.base_commit, line.composition, line.tree, *(head for _, head in line.included))
-        dated = datetime.fromisoformat(line.at).tzinfo is not None
-        named = all(map(_SHA.fullmatch, shas)) and (line.image is None or _is_sound(line.image))
-        sound = dated and named and line.tag == dated_tag(line.lane, line.at, line.tree)
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
+        sound = _has_ids(line) and _has_names(line) and _is_consistent(line)
+        sound = sound and datetime.fromisoformat(line.at).tzinfo is not None
+        sound = sound and line.tag == dated_tag(line.lane, line.at, line.tree)
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
         return None
-    return line if sound and version == SCHEMA_VERSION else None
+    return line if sound else None
+
+
+def _has_ids(line: LedgerLine) -> bool:
+    stack = () if line.stack is None else (line.stack,)
+    heads = [head for _, head in line.included] + [bar.value for bar in line.bars if bar.kind is Barring.HEAD]
+    shas = (line.base_commit, line.composition, line.tree, *stack, *heads)
+    return all(map(_SHA.fullmatch, shas)) and (line.image is None or _is_sound(line.image))
+
+
+def _has_names(line: LedgerLine) -> bool:
+    included = [name for name, _ in line.included]
+    others = [name for name, _ in (*line.left_out, *line.lost)] + [bar.name for bar in line.bars]
+    plans = [bar.value for bar in line.bars if bar.kind is Barring.PLAN]
+    single = (line.night, line.lane, line.base, line.fingerprint, line.at)
+    names = (*single, *included, *others, *plans, *line.channels, *line.releases, *filter(None, (line.to, line.onto)))
+    words = (line.upstream, line.because, *(why for _, why in (*line.left_out, *line.lost)))
+    return all(map(is_name, names)) and all(map(is_one_line, words)) and set(line.optional) <= set(included)
+
+
+def _is_consistent(line: LedgerLine) -> bool:
+    """Whether no field says what another action's would."""
+    rollback, release = line.action is Action.ROLLBACK, line.action is Action.RELEASE
+    if line.action is Action.NIGHT and line.because:
+        return False
+    if line.action is not Action.NIGHT and (line.lost or line.onto):
+        return False
+    return bool(line.to) == rollback and (rollback or not line.bars) and (release or not line.releases)
+
+
+def is_name(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def is_one_line(text: str) -> bool:
+    """Whether it is printable, in one line; nothing at all is, too."""
+    return len(text) <= LONGEST_WORDS and text.isprintable()
 
 
 def _is_sound(image: LedgerImage) -> bool:
@@ -263,6 +343,9 @@ def history(store: Repository, tip: str | None) -> History:
         two = parents.split()
         if line is not None and line.tree == tree and two[1:] == [line.composition]:
             entries.append(Entry(Sha(commit), Sha(two[0]), line))
-    above = (tip, f"^{entries[0].commit}") if entries else (tip,)
-    foreign = int(store.run("rev-list", "--first-parent", "--count", *above, "--"))
-    return History(tuple(entries), foreign)
+    found = History(tuple(entries))
+    last = found.last
+    ours = len(entries) if last is None else entries.index(last)
+    above = (tip,) if last is None else (tip, f"^{last.commit}")
+    foreign = int(store.run("rev-list", "--first-parent", "--count", *above, "--")) - ours
+    return replace(found, foreign_on_top=foreign)

@@ -16,8 +16,8 @@ from datetime import datetime
 
 from patchstack.errors import GateFailed, Incomplete, PatchstackError, RemoteError
 from patchstack.git import EMAIL, EMPTY_TREE, NAME, Repository, Signature
-from patchstack.model import Composition, LedgerImage, Promotion, Sha, Status, Verdict
-from patchstack.release.ledger import format_message, make_line
+from patchstack.model import Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
+from patchstack.release.ledger import format_message, make_line, parse_trailer, trailer_of
 from patchstack.release.remote import RemoteState, Tip, published_refs
 
 NIGHTLY = "nightly"
@@ -96,37 +96,65 @@ def decide(
     if composition.lane != remote.lane:
         raise PatchstackError(f"a composition of lane {composition.lane} cannot go to lane {remote.lane}")
     channels = _passed(verdicts)
-    seconds = int(at.timestamp())
     line = make_line(night, at, composition, channels, image, stack=stack.commit, upstream=upstream, lost=lost)
-    tip = remote.deploy
-    deploy = Draft(
-        composition.tree, (tip.commit if tip else GENESIS.sha, composition.commit), format_message(line), seconds
-    )
-    drafts = [deploy] if tip else [GENESIS, deploy]
+    return land(line, remote, base=Source(composition.base.commit, composition.base.tree), stack=stack)
+
+
+def land(
+    line: LedgerLine, remote: RemoteState, *, base: Source, stack: Source | None, notes: Sequence[str] = ()
+) -> Decision:
+    """Decide the commit on deploy that ``line`` is of, and all that follows from it; pure.
+
+    ``stack`` is None where nobody knows what ``stack/LANE`` was made of then: it stays as it is. ``notes`` stand
+    before those of the decision.
+    """
+    seconds = int(datetime.fromisoformat(line.at).timestamp())
+    drafts = deploy_drafts(line, remote)
+    deploy = drafts[-1]
     deploy_ref, base_ref, stack_ref = published_refs(remote.lane, remote.branch)
     pushed = [(deploy_ref, deploy.sha)]
-    base = Source(composition.base.commit, composition.base.tree)
     for ref, published, source in ((base_ref, remote.base, base), (stack_ref, remote.stack, stack)):
-        moved = _next_of_line(ref, published, source, seconds)
+        moved = _next_of_line(ref, published, source, seconds) if source else None
         if isinstance(moved, Draft):
             drafts.append(moved)
         if moved is not None:
             pushed.append((ref, moved.sha if isinstance(moved, Draft) else moved))
     holder = dict(remote.tags).get(line.tag)
-    notes: tuple[str, ...] = ()
+    said = list(notes)
     if holder is None:
         pushed.append((f"refs/tags/{line.tag}", deploy.sha))
-    elif holder not in {past.commit for past in remote.history.nights if past.line.tag == line.tag}:
-        notes = (f"tag {line.tag} exists and holds {holder[:12]}, which is no night of this tree: it was not moved",)
+    elif holder not in {past.commit for past in remote.history.entries if past.line.tag == line.tag}:
+        said.append(f"tag {line.tag} exists and holds {holder[:12]}, which is no night of this tree: it was not moved")
+    return decision_of(line, remote, drafts, pushed, said)
+
+
+def deploy_drafts(line: LedgerLine, remote: RemoteState) -> list[Draft]:
+    """The commit that puts ``line`` onto deploy; before it the genesis commit, where there is no such branch."""
+    if parse_trailer(trailer_of(line), "new") != line:
+        raise PatchstackError(f"the ledger line of {line.night} would not read: something in it has no name that can")
+    tip = remote.deploy
+    seconds = int(datetime.fromisoformat(line.at).timestamp())
+    deploy = Draft(line.tree, (tip.commit if tip else GENESIS.sha, line.composition), format_message(line), seconds)
+    return [deploy] if tip else [GENESIS, deploy]
+
+
+def decision_of(
+    line: LedgerLine,
+    remote: RemoteState,
+    drafts: Sequence[Draft],
+    pushed: Sequence[tuple[str, Sha]],
+    notes: Sequence[str] = (),
+) -> Decision:
+    """The decision to push ``pushed``, the deploy branch first."""
     promotion = Promotion(
         lane=remote.lane,
         branch=remote.branch,
-        previous=tip.commit if tip else None,
-        commit=deploy.sha,
+        previous=remote.deploy.commit if remote.deploy else None,
+        commit=pushed[0][1],
         line=line,
         pushed=tuple(pushed),
     )
-    return Decision(promotion, remote.refs, tuple(drafts), notes)
+    return Decision(promotion, remote.refs, tuple(drafts), tuple(notes))
 
 
 def _passed(verdicts: Sequence[Verdict]) -> tuple[str, ...]:

@@ -171,7 +171,9 @@ def test_a_newer_ledger_stops_the_night(bench: Bench) -> None:
 
 def test_names_of_topics_cannot_add_a_trailer(bench: Bench) -> None:
     line = make_line("n", FIRST, bench.compose(), ("nightly",))
-    line = replace(line, base="x\n\nPatchstack-Night: {}", included=(("ü\n\n#1", line.tree),))
+    line = replace(
+        line, base="x Patchstack-Night: {}", included=(("ü #1 Patchstack-Night: {}", line.tree),), optional=()
+    )
     commit = bench.store.commit(line.tree, (bench.foreign(), line.composition), format_message(line))
 
     assert [night.line for night in history(bench.store, commit).nights] == [line]
