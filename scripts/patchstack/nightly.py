@@ -6,8 +6,10 @@ goes on from there, and the report grows along the way.
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -46,6 +48,7 @@ from patchstack.model import (
 from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
 from patchstack.release.loss import require_few
 from patchstack.release.remote import RemoteState
+from patchstack.report.hotfix import hotfix_notes
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
@@ -150,6 +153,7 @@ def night(
     *,
     force: bool = False,
     accept_lost: bool = False,
+    only: Sequence[str] = (),
     jobs: int | None = None,
     part: Part = WHOLE,
     deadline_min: int | None = None,
@@ -157,8 +161,9 @@ def night(
     """Run a night, or a part of it. The caller holds the lock.
 
     A new night gets a new run folder; one that is unpacked goes on where its pack ends, and one that has ended
-    there stays as it is. Wrong input is refused before anything is made. After that a failure that stops the
-    night is in the report with its exit code. The pack has the report, however the part ended.
+    there stays as it is. ``only``: a hotfix, which adds these pull requests (`pull_names`) to what is deployed. Wrong
+    input is refused before anything is made, and a hotfix that cannot be meant so leaves no run. After that a failure
+    that stops the night is in the report with its exit code. The pack has the report, however the part ended.
     """
     run, sofar, said = _begin(work, part)
     if sofar.ended is not None:
@@ -167,9 +172,8 @@ def night(
         spent_s = sum(timing.seconds for timing in sofar.timings)
         minutes = work.config.deadline_min if deadline_min is None else deadline_min
         deadline = Deadline.after(minutes, spent_s=spent_s)
-        doing = _Doing(
-            force, jobs, part.until, said, deadline, resumed=part.unpack is not None, accept_lost=accept_lost
-        )
+        resumed = part.unpack is not None
+        doing = _Doing(force, jobs, part.until, said, deadline, resumed, accept_lost, tuple(only))
         report = _go_on(work, run, sofar, doing)
     if part.pack is not None:
         write_pack(run, work.state, work.store(), part.pack)
@@ -226,6 +230,8 @@ class _Doing:
     """It goes on with a night that another process began."""
     accept_lost: bool = False
     """It goes on whatever of the deployed night is missing."""
+    only: tuple[str, ...] = ()
+    """A hotfix: the pull requests that it adds to what is deployed."""
 
 
 def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightReport:
@@ -234,6 +240,9 @@ def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightRepo
     try:
         _verbs_in_order(work, run, clock, sofar, doing)
     except (Exception, KeyboardInterrupt) as error:
+        if doing.only and sofar.plan is None and isinstance(error, UsageError):
+            shutil.rmtree(run.folder)  # what was asked for is no night
+            raise
         failure = error
         if not isinstance(error, PatchstackError | KeyboardInterrupt):
             write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
@@ -321,8 +330,10 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         if may_write:
             _repair(work, sofar, remote)
     with clock.stage("plan"), work.progress.stage("plan"):
-        sofar.plan = plan(work, run, listed=listed)
-    if not doing.force and _is_settled(work, sofar.plan, remote):
+        sofar.plan = plan(work, run, listed=listed, only=doing.only)
+    if doing.only:
+        sofar.notes += hotfix_notes(remote.history.foreign_on_top, remote.branch)
+    elif not doing.force and _is_settled(work, sofar.plan, remote):
         late = () if may_write else _late_tags(work, sofar, remote)
         sofar.nothing_to_do = not late
         if sofar.nothing_to_do:

@@ -34,6 +34,13 @@ STAGES = ("merge", "image", "test", "promote")
     help="Go on although the deployed night had more, or another base, and nothing says why; once you have read what.",
 )
 @click.option(
+    "--only",
+    multiple=True,
+    metavar="PR",
+    help="A hotfix: #41, 41 or owner/name#41 on top of what --onto names, and nothing else. May be repeated.",
+)
+@click.option("--onto", type=click.Choice(["previous"]), help="What --only goes onto: the night that is deployed.")
+@click.option(
     "--until", type=click.Choice(STAGES), default=STAGES[-1], show_default=True, help="The last stage that is done."
 )
 @click.option("--pack", type=FILE, metavar="FILE", help="Write the run to FILE, for the next part, however it ends.")
@@ -49,6 +56,8 @@ def nightly(
     local_night: bool,
     force: bool,
     accept_lost: bool,
+    only: tuple[str, ...],
+    onto: str | None,
     until: str,
     pack: Path | None,
     unpack: Path | None,
@@ -65,22 +74,33 @@ def nightly(
     Only the last part writes to the git remote; the second and the last write to the registry.
     """
     _require_one_part(force, accept_lost, until, pack, unpack, tests, dry_run)
+    _require_hotfix(only, onto, unpack)
     from patchstack import store
     from patchstack.actions import write_outputs, write_summary
     from patchstack.nightly import Part, Until, night
     from patchstack.report.markdown import render_markdown
     from patchstack.report.terminal import render_plan
+    from patchstack.verbs.hotfix import pull_names
     from patchstack.verbs.plan import plan as run_plan
 
     work = workplace(options, local=options.local or local_night)
+    named = pull_names(work, only)
     with work.locked():
         if dry_run:
             with work.open_run(dry_run=True) as run:
-                planned = run_plan(work, run)
+                planned = run_plan(work, run, only=named)
             emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
         part = Part(Until(until), unpack, tests, pack)
-        report = night(work, force=force, accept_lost=accept_lost, jobs=jobs, part=part, deadline_min=deadline_min)
+        report = night(
+            work,
+            force=force,
+            accept_lost=accept_lost,
+            only=named,
+            jobs=jobs,
+            part=part,
+            deadline_min=deadline_min,
+        )
     write_outputs({"settled": "true" if report.nothing_to_do else "false", "run": report.night})
     write_summary(render_markdown(report))
     try:
@@ -117,3 +137,13 @@ def _require_one_part(
     for given, name in ((unpack, "--unpack"), (tests, "--tests")):
         if given is not None and pack is not None and given.absolute() == pack.absolute():
             raise UsageError(f"--pack and {name} name the same file: give the new pack a name of its own")
+
+
+def _require_hotfix(only: tuple[str, ...], onto: str | None, unpack: Path | None) -> None:
+    """`UsageError` for a hotfix that does not say what is meant, or is planned already."""
+    if only and onto is None:
+        raise UsageError("--only takes pull requests onto what is deployed: say so with --onto previous")
+    if onto is not None and not only:
+        raise UsageError(f"--onto {onto} needs the pull requests that are to go there: --only PR")
+    if only and unpack is not None:
+        raise UsageError("--only belongs to the part that plans: what --unpack holds is planned already")
