@@ -176,6 +176,7 @@ def make_line(
         stack=stack,
         optional=tuple(topic.name for topic in composition.included if topic.kind is Kind.PATCH and not topic.required),
         lost=tuple(lost),
+        onto=composition.hotfix.onto if composition.hotfix else "",
     )
 
 
@@ -235,6 +236,7 @@ def format_message(line: LedgerLine) -> str:
                 released=", ".join(line.releases) or "the hold is over",
             ),
             "",
+            *([f"Hotfix onto: {line.onto}"] if line.onto else []),
             *([f"Because: {line.because}"] if line.because else []),
             *(f"Barred: {bar.name} {bar.value[:12]}" for bar in line.bars),
             f"Base: {line.base_commit[:12]}",
