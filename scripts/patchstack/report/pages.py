@@ -10,7 +10,7 @@ from patchstack.model import (
     Promotion,
     Verdicts,
 )
-from patchstack.report import image_words, sections, words
+from patchstack.report import hotfix, image_words, loss_words, sections, words
 from patchstack.report.page import Line, Page, Prose, Quoted, Section, Table
 
 
@@ -21,6 +21,7 @@ def night_page(report: NightReport) -> Page:
     if composition:
         parts.append(sections.included(composition.included))
     parts += sections.left_out(left_out)
+    parts += loss_words.section(report.losses)
     parts += image_words.section(report.image, report.image_tests)
     if composition and not report.nothing_to_do:
         parts += sections.tests(report.tests)
@@ -48,18 +49,19 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
     if report.image and report.image.image:
         lines.append(image_words.pulled(report.image.image))
     if report.composition:
+        lines += hotfix.lead(report.composition.hotfix)
         lines += [words.on_base(report.composition.base), words.composed(report.composition)]
     return (*lines, words.published_on(report.remote))
 
 
 def plan_page(plan: MergePlan, run: str) -> Page:
-    lead = (words.on_base(plan.base), words.to_merge(plan.steps, plan.fingerprint.digest))
+    lead = (*hotfix.lead(plan.hotfix), words.on_base(plan.base), words.to_merge(plan.steps, plan.fingerprint.digest))
     parts = (sections.included(plan.steps), *sections.left_out(plan.left_out))
     return Page(words.plan_title(run, plan.lane), lead, parts)
 
 
 def composition_page(composition: Composition, run: str) -> Page:
-    lead = (words.on_base(composition.base), words.composed(composition))
+    lead = (*hotfix.lead(composition.hotfix), words.on_base(composition.base), words.composed(composition))
     parts = (sections.included(composition.included), *sections.left_out(composition.left_out))
     return Page(words.composition_title(run, composition.lane), lead, parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patchstack.errors import EXIT_CODES
+from patchstack.losses import Lost
 from patchstack.model import (
     Asked,
     Base,
@@ -66,7 +67,7 @@ NO_TESTS: Line = ("No guard ran.",)
 NOTHING_MOVED: Line = ("Nothing was moved.",)
 
 # What stands between the reason and the twins; without twins the reason stands alone.
-_WITH_TWINS = {
+_WITH_TWINS: dict[str, str] = {
     Reason.SAME_HEAD: "same head as",
     Reason.CONTAINED: "contained in",
     Reason.SAME_DIFF: "same diff as",
@@ -204,9 +205,10 @@ def joined(parts: Sequence[Line], between: str = "; ") -> Line:
     return tuple(line)
 
 
-def reason(item: LeftOut) -> str:
+def reason(item: LeftOut | Lost) -> str:
     """Why it is left out, in words that its twins follow where it has any."""
-    return _WITH_TWINS.get(item.reason, item.reason.value) if item.twins else item.reason.value
+    plain = str(item.reason)
+    return _WITH_TWINS.get(plain, plain) if item.twins else plain
 
 
 def left_out(item: LeftOut) -> Line:

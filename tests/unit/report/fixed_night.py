@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from patchstack.losses import Losses, Lost, MovedBase
 from patchstack.model import (
     Base,
     Composition,
@@ -193,6 +194,25 @@ LEDGER_IMAGE = LedgerImage(IMAGE.repository, IMAGE.digest, IMAGE.tag, "cuda", IM
 VERDICTS = (
     Verdict("nightly", Status.PASS, (), ("image: nightly does not need it",)),
     Verdict("stable", Status.INCOMPLETE, ("it needs image, which did not run",)),
+)
+
+LOSSES = Losses(
+    PREVIOUS.night,
+    1,
+    (
+        Lost("#40", sha("6"), Reason.MERGED.value, (), (), "it was merged into main", counts=False),
+        Lost(
+            "#43",
+            sha("4"),
+            Reason.CONFLICT.value,
+            ("#41",),
+            ("python/sglang/srt/a.py", "b|c.py"),
+            "Rebase it: `git rebase`.",
+            counts=True,
+        ),
+        Lost("a-patch", sha("3"), "no longer in patches/series", (), (), "", counts=True),
+    ),
+    MovedBase("https://git.example.com/sglang.git@main", sha("5"), BASE.commit),
 )
 
 RANGE_DIFFS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patchstack.model import GuardOutcome, ImageResult, NightReport, RangeDiff, TreeRun
+from patchstack.model import GuardOutcome, ImageResult, NightReport, RangeDiff, Status, TreeRun
 from patchstack.report.markdown import render_markdown
 from patchstack.report.terminal import make_console, render_terminal
 from patchstack.store import decode, encode
@@ -17,6 +17,7 @@ from patchstack.store import decode, encode
 from . import fixed_night
 
 GOLDEN = Path(__file__).with_name("golden")
+TOO_MUCH = "2 of what night 20261120T020000Z had are missing, and max_lost in deploy.yaml allows 1; nothing was moved:"
 NIGHTS = {
     "promoted": fixed_night.NIGHT,
     "nothing_to_do": fixed_night.NOTHING_TO_DO,
@@ -26,6 +27,17 @@ NIGHTS = {
         fixed_night.NIGHT,
         image=ImageResult(fixed_night.IMAGE),
         image_tests=replace(fixed_night.IMAGE_TESTS, checks=fixed_night.IMAGE_TESTS.checks[:1]),
+    ),
+    "lost": replace(
+        fixed_night.NIGHT,
+        headline=Status.INCOMPLETE,
+        exit_code=6,
+        failure=TOO_MUCH,
+        losses=fixed_night.LOSSES,
+        promotion=None,
+        tests=None,
+        verdicts=(),
+        range_diffs=(),
     ),
     "first": replace(
         fixed_night.NIGHT,
