@@ -568,5 +568,7 @@ class NightReport:
     image: ImageResult | None = None
     """None where the night ended before it came to the image."""
     image_tests: ImageTests | None = None
+    hotfix: Hotfix | None = None
+    """None for a night that takes all that there is, and for a hotfix that ended before its plan."""
     losses: Losses | None = None
     """None where the night ended before its merge."""

@@ -390,6 +390,7 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         headline=Status.INCOMPLETE if goes_on else _headline(failure),
         nothing_to_do=sofar.nothing_to_do,
         composition=sofar.composition,
+        hotfix=known.hotfix if (known := sofar.composition or sofar.plan) else None,
         losses=sofar.losses,
         image=sofar.image,
         tests=sofar.tests,

@@ -48,8 +48,8 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
         lines.append(words.NOTHING_MOVED)
     if report.image and report.image.image:
         lines.append(image_words.pulled(report.image.image))
+    lines += hotfix.lead(report.hotfix)
     if report.composition:
-        lines += hotfix.lead(report.composition.hotfix)
         lines += [words.on_base(report.composition.base), words.composed(report.composition)]
     return (*lines, words.published_on(report.remote))
 

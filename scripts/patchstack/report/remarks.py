@@ -60,13 +60,19 @@ class Remark:
 
 
 def remarks(report: NightReport, place: Place) -> tuple[Remark, ...]:
-    """One for each of the fork's open pull requests of which this night knows what became of it; by number."""
+    """One for each of the fork's open pull requests of which this night knows what became of it; by number.
+
+    A hotfix knows it of those alone that it was asked for: the others are what they were.
+    """
     left_out = report.composition.left_out if report.composition else report.left_out
     found = [*_included(report, place)]
     for item in left_out:
         final = report.composition is not None or item.outcome not in _OPEN_BEFORE_THE_MERGE
         if final and item.outcome is not Outcome.GONE and item.reason not in _SILENT and _is_ours(item):
             found.append(_left_out(report, item, place))
+    if report.hotfix:
+        asked_for = {_number(name) for name in report.hotfix.only if name.startswith("#")}
+        found = [remark for remark in found if remark.number in asked_for]
     return tuple(sorted(found, key=lambda remark: remark.number))
 
 

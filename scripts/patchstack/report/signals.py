@@ -61,7 +61,7 @@ def gone(report: NightReport, marker: SignalMarker) -> str | None:
     """The line that closes the issue of a signal which the night does not raise; None where it does not know."""
     green = not report.exit_code and bool(report.promotion or report.nothing_to_do)
     kind, _, _ = marker.key.partition(":")
-    if kind == CONFLICT and report.composition:
+    if kind == CONFLICT and report.composition and not report.hotfix:  # which was asked for a few alone
         said: Line = (" merged what there is without this conflict.",)
     elif kind == PATCH and (report.composition or report.nothing_to_do):
         said = (" composed every patch that it needs.",)

@@ -18,6 +18,7 @@ from patchstack.release.remote import RemoteState
 from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
+from patchstack.verbs.hotfix import require_onto_deployed
 from patchstack.verbs.image import lane_image, open_registry
 from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
 from patchstack.verbs.losses import read_losses
@@ -106,6 +107,7 @@ def _require_next(run: Run, composition: Composition, history: History) -> None:
             f"night {last.line.night} was promoted at {last.line.at}, after run {run.id} had begun: promoting it now "
             "would take that night's content back, nothing was moved; run `patchstack nightly`"
         )
+    require_onto_deployed(composition.hotfix, history)
 
 
 def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence[Path] = ()) -> StatusReport:
