@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from patchstack.compose.conflict import find_culprits, plain_paths, touches
 from patchstack.compose.left_out import in_order, leave_out, listed
 from patchstack.compose.octopus import write_octopus, write_step
-from patchstack.compose.protected import PROTECTED, protected_paths
+from patchstack.compose.protected import PROTECTED, refusal
+from patchstack.compose.spellings import Spellings, spelled_twice
 from patchstack.errors import CompositionError
-from patchstack.git import Repository, readable
+from patchstack.git import Repository
 from patchstack.model import Base, Composition, Kind, LeftOut, MergePlan, Outcome, Reason, Sha, Topic
 
 
@@ -53,6 +54,8 @@ class _Merging:
     included: list[tuple[Topic, Sha]] = field(default_factory=list)
     """Each topic with the tip after it."""
     left_out: dict[str, LeftOut] = field(default_factory=dict)
+    spellings: Spellings | None = None
+    """Of ``tree``, once a pull request is on it: patches, which come before all of these, are their authors' own."""
 
     def step(self, topic: Topic) -> None:
         left_out = self._try(topic)
@@ -83,19 +86,30 @@ class _Merging:
             detail = f"{listed(twins)} together with the base hold all of it" if twins else "the base holds all of it"
             return leave_out(topic, Outcome.DROPPED, Reason.NO_EFFECT_ON_STACK, detail, twins=twins)
         if topic.kind is Kind.PULL:
-            refused = self._brings_in(merged.tree)
-            if refused:
-                detail = "merged with what is composed so far, these would be where no pull request may put them"
-                return leave_out(topic, Outcome.EXCLUDED, Reason.PROTECTED_PATH, detail, files=refused)
+            refused = self._brings_in(topic, merged.tree)
+            if refused is not None:
+                return refused
         self.tree = merged.tree
         self.tip = write_step(self.store, merged.tree, self.tip, topic)
         self.included.append((topic, self.tip))
         return None
 
-    def _brings_in(self, tree: Sha) -> tuple[str, ...]:
+    def _brings_in(self, topic: Topic, tree: Sha) -> LeftOut | None:
+        """Why ``tree`` may not be; where nothing is against it, the spellings follow."""
         # A rename on one side and a change on the other can move a link to where it leads out of the tree.
         changes = self.store.changes(self.tree, tree)
-        return tuple(map(readable, protected_paths(self.store, changes, self.protected)))
+        refused = refusal(self.store, changes, self.protected)
+        if refused is not None:
+            detail = f"merged with what is composed so far: {refused.detail}"
+            return leave_out(topic, Outcome.EXCLUDED, refused.reason, detail, files=refused.files)
+        if self.spellings is None:
+            self.spellings = Spellings.of_tree(self.store, self.tree)
+        twice = spelled_twice(self.spellings.clashes(changes), [earlier for earlier, _ in self.included])
+        if twice is not None:
+            refused, twins = twice
+            return leave_out(topic, Outcome.EXCLUDED, refused.reason, refused.detail, twins=twins, files=refused.files)
+        self.spellings.follow(changes)
+        return None
 
     def _conflict(self, topic: Topic, files: tuple[str, ...]) -> LeftOut:
         culprits = find_culprits(self.store, self.base.commit, self.included, topic, files)

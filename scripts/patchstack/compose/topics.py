@@ -14,7 +14,7 @@ from patchstack.compose.carried import Carried, roots, sort_out
 from patchstack.compose.conflict import plain_paths, touches
 from patchstack.compose.left_out import leave_out, listed
 from patchstack.compose.octopus import write_stack
-from patchstack.compose.protected import PROTECTED, protected_paths
+from patchstack.compose.protected import PROTECTED, refusal
 from patchstack.compose.replay import replay
 from patchstack.git import Change, Repository, readable
 from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
@@ -61,10 +61,9 @@ class _Ground:
         if not changes:
             detail = f"its head has the files of {pull.merge_base[:12]} in {pull.target}, from which it was cut"
             return leave_out(pull, Outcome.EXCLUDED, Reason.EMPTY, detail)
-        refused = protected_paths(self.store, changes, self.protected)
+        refused = refusal(self.store, changes, self.protected)
         if refused:
-            detail = "no pull request may change these, add a submodule, or link out of the tree: leave that out of it"
-            return leave_out(pull, Outcome.EXCLUDED, Reason.PROTECTED_PATH, detail, files=tuple(map(readable, refused)))
+            return leave_out(pull, Outcome.EXCLUDED, refused.reason, refused.detail, files=refused.files)
         carried = sort_out(changes, self.carried_below)
         if carried.build_files:
             detail = f"{self.base.name} is installed as it was built; use a lane whose upstream is `git:`"
@@ -85,7 +84,7 @@ class _Ground:
         diff sees it, and GitHub takes no workflow from a workflow's token.
         """
         on_the_way = self.store.changes_on_the_way(pull.merge_base, pull.head)
-        return bool(protected_paths(self.store, on_the_way, self.protected))
+        return refusal(self.store, on_the_way, self.protected) is not None
 
     def _by_head(self, pull: Pull, changes: Sequence[Change]) -> Topic:
         contained = set(self.store.commits(pull.head, f"^{self.base.commit}"))

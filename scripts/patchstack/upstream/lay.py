@@ -17,9 +17,10 @@ from pathlib import Path, PurePosixPath
 from patchstack.errors import CompositionError, MachineError, UsageError
 from patchstack.git import Entry, Repository
 from patchstack.model import Sha
+from patchstack.names import clashes, path_problem
 from patchstack.store import write_whole
 from patchstack.upstream.releases import Progress, silent
-from patchstack.upstream.wheel import Part, Wheel, blob_id, clashes, path_problem, read_files
+from patchstack.upstream.wheel import Part, Wheel, blob_id, read_files
 
 LINK, GITLINK, EXECUTABLE, FILE = "120000", "160000", "100755", "100644"
 _BATCH_BYTES = 16 << 20

@@ -18,6 +18,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from patchstack.errors import MachineError, RemoteError
 from patchstack.model import Native, Sha
+from patchstack.names import clashes, path_problem
 
 MAX_UNPACKED_BYTES = 4 << 30
 """A release unpacks to some 120 MB; a zip that claims more than this is an attack."""
@@ -62,32 +63,6 @@ def part_of(path: str) -> Part:
     if folders[-1].endswith(".so"):
         return Part.NATIVE
     return Part.LEFT_OUT if ".github" in folders[:-1] else Part.SOURCE
-
-
-def path_problem(path: str) -> str | None:
-    """Why ``path`` must not be written below a folder, or None when it is an ordinary relative path."""
-    if path.startswith("/"):
-        return "is an absolute path"
-    folders = path.split("/")
-    if ".." in folders:
-        return "leads out of its folder"
-    if any(folder in {"", "."} for folder in folders):
-        return "has an empty part"
-    if any(folder.lower() == ".git" for folder in folders):
-        return "leads into a .git folder"
-    return None
-
-
-def clashes(paths: list[str]) -> list[str]:
-    """Sentences on the paths that are there twice, or are a file and a folder at once."""
-    seen = set(paths)
-    twice = sorted({path for path, after in zip(sorted(paths), sorted(paths)[1:], strict=False) if path == after})
-    found = [f"{path!r} is there twice" for path in twice]
-    for path in sorted(seen):
-        parts = path.split("/")
-        above = ("/".join(parts[:length]) for length in range(1, len(parts)))
-        found.extend(f"{parent!r} is both a file and the folder of {path!r}" for parent in above if parent in seen)
-    return found
 
 
 def blob_id(data: bytes) -> Sha:

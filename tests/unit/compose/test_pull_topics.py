@@ -268,7 +268,7 @@ def test_a_tree_made_by_hand_with_git_in_it_is_refused(fork: Fork) -> None:
     night = fork.night()
 
     assert night.included == []
-    assert [item.partition(":")[2].split(" in ")[0] for item in night.left_out] == [" touches protected paths"] * 5
+    assert [item.partition(":")[2].split(" in ")[0] for item in night.left_out] == [f" {Reason.UNUSABLE_NAME}"] * 5
 
 
 # --- nothing in it ---
@@ -362,16 +362,25 @@ def test_the_same_kinds_arrive_by_replay(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["$(touch pwned)", "a b'\"c", "[a-z]*.py", "-rf", ":(glob)**", "tab\tnew\nline", "..py", "~" + "a" * 40]
-)
-def test_any_path_that_git_allows_is_only_a_path(fork: Fork, name: str) -> None:
+@pytest.mark.parametrize("name", ["$(touch pwned)", "a b'c", "[a-z].py", "-rf", "(glob)", "..py", "~" + "a" * 40])
+def test_any_path_that_everybody_can_have_is_only_a_path(fork: Fork, name: str) -> None:
     path = f"python/sglang/{name}"
     fork.patch("first", {A: edit(TEN, 1, "first")})
     fork.pull(1, fork.commit("one", {path: "by head\n"}, fork.base.commit))
     fork.pull(2, fork.commit("two", {f"{path}.2": "replayed\n"}, fork.publish_stack()))
 
     assert fork.night().files == {A: edit(TEN, 1, "first"), B: TEN, path: "by head\n", f"{path}.2": "replayed\n"}
+
+
+@pytest.mark.parametrize("name", ['"c"', "[a-z]*.py", ":(glob)**", "tab\tnew\nline", "caf\udce9.py"])
+def test_a_path_that_only_git_allows_is_only_a_path_where_the_base_has_it(tmp_path: Path, name: str) -> None:
+    path = f"python/sglang/{name}"
+    fork = Fork(tmp_path, {A: TEN, path: TEN})
+    fork.patch("first", {A: edit(TEN, 1, "first")})
+    fork.pull(1, fork.commit("one", {path: edit(TEN, 1, "by head")}, fork.base.commit))
+    fork.pull(2, fork.commit("two", {path: edit(TEN, 9, "replayed")}, fork.publish_stack()))
+
+    assert fork.night().files == {A: edit(TEN, 1, "first"), path: edit(edit(TEN, 1, "by head"), 9, "replayed")}
 
 
 def test_attributes_that_the_base_has_do_not_change_how_it_is_merged(tmp_path: Path) -> None:
@@ -386,8 +395,9 @@ def test_attributes_that_the_base_has_do_not_change_how_it_is_merged(tmp_path: P
     assert night.left_out == [f"#2 excluded: conflict with #1 in {A}"]
 
 
-def test_a_path_that_is_no_utf8_is_carried_and_told_in_escapes(fork: Fork) -> None:
+def test_a_path_that_is_no_utf8_is_carried_and_told_in_escapes(tmp_path: Path) -> None:
     path = "python/sglang/caf\udce9.py"
+    fork = Fork(tmp_path, {A: TEN, path: "tea\n"})
     fork.pull(1, fork.commit("one", {path: "coffee\n"}, fork.base.commit))
 
     composition = fork.compose().composition
