@@ -10,6 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -41,6 +42,7 @@ from patchstack.model import (
     Promotion,
     RangeDiff,
     Refusal,
+    Sha,
     Status,
     Timing,
     Verdict,
@@ -48,6 +50,7 @@ from patchstack.model import (
 from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
 from patchstack.release.loss import require_few
 from patchstack.release.remote import RemoteState
+from patchstack.release.repair import next_moment
 from patchstack.report.hotfix import hotfix_notes
 from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
@@ -59,8 +62,9 @@ from patchstack.verbs.image_check import check_image
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
 from patchstack.verbs.losses import write_losses
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
-from patchstack.verbs.promote import promote, repair
+from patchstack.verbs.promote import promote
 from patchstack.verbs.remote import list_remote, open_remote
+from patchstack.verbs.repair import repair
 from patchstack.verbs.settled import remember_settled
 from patchstack.verbs.test import gate, raise_for, run_guards
 from patchstack.workplace import Clock, Workplace
@@ -111,6 +115,8 @@ class _Sofar:
     verdicts: tuple[Verdict, ...] = ()
     promotion: Promotion | None = None
     previous: LedgerLine | None = None
+    onto: Sha | None = None
+    """The tip of the deploy branch when this process planned; None: there was none, or another process planned."""
     range_diffs: tuple[RangeDiff, ...] = ()
     notes: list[str] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
@@ -157,8 +163,9 @@ def night(
     jobs: int | None = None,
     part: Part = WHOLE,
     deadline_min: int | None = None,
+    notes: Sequence[str] = (),
 ) -> NightReport:
-    """Run a night, or a part of it. The caller holds the lock.
+    """Run a night, or a part of it. The caller holds the lock, and ``notes`` say what was done when it got it.
 
     A new night gets a new run folder; one that is unpacked goes on where its pack ends, and one that has ended
     there stays as it is. ``only``: a hotfix, which adds these pull requests (`pull_names`) to what is deployed. Wrong
@@ -166,6 +173,7 @@ def night(
     that stops the night is in the report with its exit code. The pack has the report, however the part ended.
     """
     run, sofar, said = _begin(work, part)
+    sofar.notes += notes
     if sofar.ended is not None:
         report = sofar.ended
     else:
@@ -245,11 +253,16 @@ def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightRepo
             raise
         failure = error
         if not isinstance(error, PatchstackError | KeyboardInterrupt):
-            write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
+            with suppress(OSError):  # the same that failed already, most likely: a full disk
+                write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
     sofar.timings += [Timing(stage, seconds) for stage, seconds in clock.stages]
     report = _report(work, run, sofar, failure, doing.until)
-    run.write(report)
-    write_whole(run.folder / REPORT_TEXT, render_markdown(report))
+    try:
+        run.write(report)
+        write_whole(run.folder / REPORT_TEXT, render_markdown(report))
+    except OSError:
+        if failure is None:
+            raise
     if report.nothing_to_do:
         remember_settled(work, report)
     return report
@@ -279,7 +292,7 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         with clock.stage("remote"), work.progress.stage("remote"):
             _repair(work, sofar, open_remote(work))
     with clock.stage("promote"), work.progress.stage("promote"):
-        promoted = promote(work, run)
+        promoted = promote(work, run, onto=sofar.onto)
         sofar.promotion = promoted.promotion
         sofar.notes += promoted.notes
         sofar.notes += follow_ledger(work, open_remote(work).history).notes
@@ -325,6 +338,8 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
     with clock.stage("remote"), work.progress.stage("remote"):
         listed = list_remote(work)
         remote = open_remote(work, listed)
+        next_moment(remote.history, now_utc())  # with a wrong clock nothing would come of the night
+        sofar.onto = remote.deploy.commit if remote.deploy else None
         sofar.previous = remote.history.last.line if remote.history.last else None
         may_write = doing.until is Until.PROMOTE
         if may_write:
@@ -350,10 +365,8 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
 
 def _repair(work: Workplace, sofar: _Sofar, remote: RemoteState) -> None:
     sofar.may_write = True
+    sofar.notes += repair(work, remote)
     sofar.notes += follow_ledger(work, remote.history).notes
-    repaired = repair(work, remote)
-    sofar.notes += [f"tag {name} was missing and is made again" for name in repaired.made]
-    sofar.notes += [f"tag {fault.name} holds something else than its night: not moved" for fault in repaired.elsewhere]
 
 
 def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> bool:

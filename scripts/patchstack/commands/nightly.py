@@ -85,7 +85,7 @@ def nightly(
 
     work = workplace(options, local=options.local or local_night)
     named = pull_names(work, only)
-    with work.locked():
+    with work.locked() as notes:
         if dry_run:
             with work.open_run(dry_run=True) as run:
                 planned = run_plan(work, run, only=named)
@@ -100,6 +100,7 @@ def nightly(
             jobs=jobs,
             part=part,
             deadline_min=deadline_min,
+            notes=notes,
         )
     write_outputs({"settled": "true" if report.nothing_to_do else "false", "run": report.night})
     write_summary(render_markdown(report))

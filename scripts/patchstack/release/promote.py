@@ -10,15 +10,15 @@ everything that is published only fast-forwards, whatever was there before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from patchstack.errors import GateFailed, Incomplete, PatchstackError, RemoteError
+from patchstack.errors import GateFailed, Incomplete, MachineError, PatchstackError, RemoteError
 from patchstack.git import EMAIL, EMPTY_TREE, NAME, Repository, Signature
 from patchstack.model import Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
 from patchstack.release.ledger import format_message, make_line, parse_trailer, trailer_of
-from patchstack.release.remote import RemoteState, Tip, published_refs
+from patchstack.release.remote import RemoteState, Tip, published_refs, read_remote
 
 NIGHTLY = "nightly"
 """The channel whose moving ref is the deploy branch itself."""
@@ -114,7 +114,7 @@ def land(
     deploy_ref, base_ref, stack_ref = published_refs(remote.lane, remote.branch)
     pushed = [(deploy_ref, deploy.sha)]
     for ref, published, source in ((base_ref, remote.base, base), (stack_ref, remote.stack, stack)):
-        moved = _next_of_line(ref, published, source, seconds) if source else None
+        moved = next_of_line(ref, published, source, seconds) if source else None
         if isinstance(moved, Draft):
             drafts.append(moved)
         if moved is not None:
@@ -170,7 +170,7 @@ def _passed(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(verdict.channel for verdict in verdicts if verdict.status is Status.PASS)
 
 
-def _next_of_line(ref: str, published: Tip | None, source: Source, seconds: int) -> Draft | Sha | None:
+def next_of_line(ref: str, published: Tip | None, source: Source, seconds: int) -> Draft | Sha | None:
     """What ``ref`` moves to: the commit itself, a commit on its tip, or None when it holds the source already."""
     if published is None:
         return source.commit
@@ -181,11 +181,14 @@ def _next_of_line(ref: str, published: Tip | None, source: Source, seconds: int)
     return Draft(source.tree, (published.commit, source.commit), message, seconds)
 
 
-def promote(store: Repository, url: str, decision: Decision) -> Promotion:
+def promote(
+    store: Repository, url: str, decision: Decision, *, tell: Callable[[str], object] = lambda _: None
+) -> Promotion:
     """Write the decided commits and push everything in one plain atomic push.
 
     Raises `RemoteError`, with nothing moved, when a branch is no longer where it was read or the remote
     refuses. The look before the push also finds a branch that was set back, which a fast-forward would not.
+    A push that ends with an error is followed by a look as well: it may have arrived, which ``tell`` is told.
     """
     listed = store.ls_remote(url, *(ref for ref, _ in decision.expected))
     moved = [(ref, was, listed.get(ref)) for ref, was in decision.expected if listed.get(ref) != was]
@@ -194,8 +197,40 @@ def promote(store: Repository, url: str, decision: Decision) -> Promotion:
         raise RemoteError(f"another writer moved the remote since it was read, nothing was moved: {said}; run again")
     for draft in decision.drafts:
         draft.write(store)
-    store.push(url, dict(decision.promotion.pushed))
+    try:
+        store.push(url, dict(decision.promotion.pushed))
+    except RemoteError as error:
+        tell(_arrived_all_the_same(store, url, decision, error))
     return decision.promotion
+
+
+def _arrived_all_the_same(store: Repository, url: str, decision: Decision, error: RemoteError) -> str:
+    """What to say of a push that failed on our side and arrived on the other; `RemoteError` where it did not."""
+    promotion = decision.promotion
+    try:
+        now = read_remote(store, url, lane=promotion.lane, branch=promotion.branch)
+    except (RemoteError, MachineError) as blind:
+        raise RemoteError(
+            f"{error}; whether it arrived is not known, for then {blind}: run the same again when the remote answers; "
+            f"if {promotion.branch} holds {promotion.commit[:12]} by then, that is found out"
+        ) from error
+    if any(entry.commit == promotion.commit for entry in now.history.entries):
+        return f"the push ended with an error and arrived all the same: {error}"
+    before = dict(decision.expected)
+    moved = [ref.removeprefix("refs/heads/") for ref, commit in now.refs if commit != before.get(ref)]
+    if promotion.branch in moved:
+        raise RemoteError(f"{error}; another writer has moved {promotion.branch}: run again") from error
+    if moved:
+        raise RemoteError(
+            f"{error}; {promotion.branch} is where it was, and what did move ({', '.join(moved)}) is put right by the "
+            "next night"
+        ) from error
+    said = str(error)
+    nothing = "" if "nothing was moved" in said else "; nothing was moved: run again"
+    lock = (
+        "; a git that was killed on the remote left that file: whoever runs it removes it" if ".lock'" in said else ""
+    )
+    raise RemoteError(f"{said}{nothing}{lock}") from error
 
 
 def _short(sha: Sha | None) -> str:

@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from patchstack.errors import ImageError, RemoteError, UsageError
-from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
+from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Sha, Verdicts
 from patchstack.regress.gate import image_to_promote
-from patchstack.release.ledger import History
+from patchstack.release.ledger import Entry
 from patchstack.release.loss import require_few
 from patchstack.release.promote import Source, decide
 from patchstack.release.promote import promote as push_promotion
 from patchstack.release.remote import RemoteState
+from patchstack.release.repair import next_moment, promotion_of
 from patchstack.release.status import ImageTagStatus, StatusReport, read_status
-from patchstack.release.tags import TagRepair, push_missing_tags
 from patchstack.store import Run, now_utc
 from patchstack.verbs.hotfix import require_onto_deployed
 from patchstack.verbs.image import lane_image, open_registry
@@ -24,14 +24,10 @@ from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pull
 from patchstack.verbs.losses import read_losses
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
+from patchstack.verbs.repair import promoted_as, repair, write_promotion
 from patchstack.verbs.settled import known_reports, last_settled
 from patchstack.verbs.test import image_said, verdicts_on
 from patchstack.workplace import Workplace
-
-
-def repair(work: Workplace, state: RemoteState) -> TagRepair:
-    """Derived tags that a killed night did not make."""
-    return push_missing_tags(work.store(), work.remote, state)
 
 
 @dataclass(frozen=True)
@@ -41,27 +37,35 @@ class Promoted:
     """What a reader must know and what stops nothing."""
 
 
-def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
+def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool = False) -> Promoted:
     """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move.
 
-    Raises `UsageError` when the verdict is not on this composition, or the run is promoted already, `Incomplete` when
+    ``onto`` is the tip that the run was planned on, where that is known: otherwise clocks decide what the run could
+    know of. A run that is on the branch already counts as promoted, and nothing is pushed.
+
+    Raises `UsageError` when the verdict is not on this composition, or the run was taken back, `Incomplete` when
     more of what is deployed is missing than may be, `RemoteError` when another night was promoted since the run
     began, and `ImageError` when the registry has not the image that was tested.
     """
-    composition, verdicts = read_composition(work, run), run.read(Verdicts)
+    composition = read_composition(work, run)
+    store, remote = work.store(), open_remote(work)
+    known = promoted_as(run, composition, remote)
+    if known is not None:
+        return _promoted_before(work, run, known, remote, dry_run=dry_run)
+    verdicts = run.read(Verdicts)
     if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run)):
         raise UsageError(
             f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
             f"now; nothing was moved: run `patchstack test --run {run.id}`"
         )
-    store, remote = work.store(), open_remote(work)
-    _require_next(run, composition, remote.history)
+    _require_next(run, remote, onto)
+    require_onto_deployed(composition.hotfix, remote.history)
     losses = read_losses(work, run, composition, remote.history)
     require_few(losses)
     image = _image_to_promote(work, run, composition)
     decision = decide(
         night=run.id,
-        at=now_utc(),
+        at=next_moment(remote.history, now_utc()),
         composition=composition,
         stack=Source(*stack_of(work, composition)),
         verdicts=verdicts.verdicts,
@@ -72,9 +76,25 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     )
     if dry_run:
         return Promoted(decision.promotion, decision.notes)
-    promotion = push_promotion(store, work.remote, decision)
+    notes = list(decision.notes)
+    promotion = push_promotion(store, work.remote, decision, tell=notes.append)
     run.write(promotion)
-    return Promoted(promotion, decision.notes)
+    if len(notes) > len(decision.notes):  # it broke off, and may have done so half-way
+        notes += repair(work, open_remote(work))
+    return Promoted(promotion, tuple(notes))
+
+
+def _promoted_before(work: Workplace, run: Run, entry: Entry, remote: RemoteState, *, dry_run: bool) -> Promoted:
+    """A run that is on deploy counts as promoted, whoever put it there: it may have been killed right after that."""
+    if entry not in remote.history.standing:
+        raise UsageError(
+            f"run {run.id} was promoted at {entry.line.at} and taken back since: it is not promoted again; nothing was "
+            "moved: run `patchstack nightly`"
+        )
+    said = f"run {run.id} is promoted already, as {entry.commit[:12]} at {entry.line.at}: nothing is moved"
+    if dry_run:
+        return Promoted(promotion_of(entry, remote.lane, remote.branch), (said,))
+    return Promoted(write_promotion(run, entry, remote), (said, *repair(work, remote)))
 
 
 def _image_to_promote(work: Workplace, run: Run, composition: Composition) -> LedgerImage | None:
@@ -96,18 +116,16 @@ def _image_to_promote(work: Workplace, run: Run, composition: Composition) -> Le
     return image
 
 
-def _require_next(run: Run, composition: Composition, history: History) -> None:
-    """A run is promoted once, and only onto the nights that it could know of: an older tree is a rollback."""
-    for past in history.nights:
-        if (past.line.night, past.line.composition) == (run.id, composition.commit):
-            raise UsageError(f"run {run.id} is promoted already, as {past.commit[:12]} at {past.line.at}")
-    last, began = history.last, run.began
+def _require_next(run: Run, remote: RemoteState, onto: Sha | None) -> None:
+    """A run is promoted only onto the nights that it could know of: an older tree is a rollback."""
+    last, began = remote.history.last, run.began
+    if last is not None and onto is not None and remote.deploy is not None and remote.deploy.commit == onto:
+        return  # whatever the clock of the machine said that promoted it
     if last is not None and (began is None or datetime.fromisoformat(last.line.at) > began):
         raise RemoteError(
             f"night {last.line.night} was promoted at {last.line.at}, after run {run.id} had begun: promoting it now "
             "would take that night's content back, nothing was moved; run `patchstack nightly`"
         )
-    require_onto_deployed(composition.hotfix, history)
 
 
 def status(work: Workplace, *, max_age: timedelta | None = None, packs: Sequence[Path] = ()) -> StatusReport:

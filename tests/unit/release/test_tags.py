@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from patchstack.errors import RemoteError
-from patchstack.release.tags import TagFault, TagRepair, repair_tags
+from patchstack.release.repair import Repair, repair
+from patchstack.release.tags import TagFault
 
-from .release_bench import BRANCH, LANE, Bench
+from .release_bench import Bench
 
 
-def _repair(bench: Bench) -> TagRepair:
-    return repair_tags(bench.store, bench.url, lane=LANE, branch=BRANCH)
+def _repair(bench: Bench) -> Repair:
+    return repair(bench.store, bench.url, bench.read(), base=None, stack=None)
 
 
 def _tags(bench: Bench) -> dict[str, str]:
@@ -25,9 +26,9 @@ def test_missing_tags_are_made_again_where_they_were(bench: Bench) -> None:
     lost = sorted(whole)[:2]
     bench.remote.set_refs(dict.fromkeys(lost))
 
-    assert _repair(bench) == TagRepair(tuple(name.removeprefix("refs/tags/") for name in lost), ())
+    assert _repair(bench) == Repair(tags=tuple(name.removeprefix("refs/tags/") for name in lost))
     assert _tags(bench) == whole
-    assert _repair(bench) == TagRepair((), ())
+    assert _repair(bench) == Repair()
 
 
 def test_a_tag_elsewhere_is_reported_and_left_while_others_are_made(bench: Bench) -> None:
@@ -36,7 +37,7 @@ def test_a_tag_elsewhere_is_reported_and_left_while_others_are_made(bench: Bench
     bench.store.push(bench.url, {"refs/heads/other": theirs})
     bench.remote.set_refs({f"refs/tags/{first.line.tag}": theirs, f"refs/tags/{second.line.tag}": None})
 
-    assert _repair(bench) == TagRepair((second.line.tag,), (TagFault(first.line.tag, first.commit, theirs),))
+    assert _repair(bench) == Repair((), (second.line.tag,), (TagFault(first.line.tag, first.commit, theirs),))
     assert _tags(bench) == {f"refs/tags/{first.line.tag}": theirs, f"refs/tags/{second.line.tag}": second.commit}
 
 
@@ -45,7 +46,7 @@ def test_the_older_of_two_nights_gets_the_tag_that_they_share(bench: Bench) -> N
     assert first.line.tag == second.line.tag
     bench.remote.set_refs({f"refs/tags/{first.line.tag}": None})
 
-    assert _repair(bench).made == (first.line.tag,)
+    assert _repair(bench).tags == (first.line.tag,)
     assert _tags(bench) == {f"refs/tags/{first.line.tag}": first.commit}
 
 
@@ -53,11 +54,11 @@ def test_either_of_two_nights_may_hold_the_tag(bench: Bench) -> None:
     first, second = bench.night(bench.compose()), bench.night(bench.compose())
     bench.remote.set_refs({f"refs/tags/{first.line.tag}": second.commit})
 
-    assert _repair(bench) == TagRepair((), ())
+    assert _repair(bench) == Repair()
 
 
 def test_no_night_no_tag(bench: Bench) -> None:
-    assert _repair(bench) == TagRepair((), ())
+    assert _repair(bench) == Repair()
     assert bench.refs() == {}
 
 

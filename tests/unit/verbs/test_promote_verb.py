@@ -22,6 +22,7 @@ from patchstack.model import (
     LeftOut,
     MergePlan,
     Outcome,
+    Promotion,
     Proof,
     Reason,
     Sha,
@@ -110,7 +111,15 @@ def test_a_run_is_promoted_once(desk: Desk) -> None:
     run = desk.run(desk.compose())
     first = promote(desk.work(), run).promotion
     assert Repository(Path(desk.work().remote)).resolve("refs/heads/deploy") == first.commit
-    desk.refused(run, UsageError, f"promoted already, as {first.commit[:12]}")
+    again = promote(desk.work(), run)
+    assert (again.promotion, again.notes[0].partition(" at ")[0]) == (
+        first,
+        f"run {run.id} is promoted already, as {first.commit[:12]}",
+    )
+    run.path(Promotion).unlink()
+    found = promote(desk.work(), run).promotion
+    assert (found, run.read(Promotion)) == (replace(first, pushed=first.pushed[:1]), found)
+    assert Repository(Path(desk.work().remote)).resolve("refs/heads/deploy") == first.commit
 
 
 def test_a_run_that_began_before_the_night_that_is_deployed_would_take_it_back(desk: Desk) -> None:
