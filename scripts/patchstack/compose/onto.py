@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from patchstack.compose.carried import roots, sort_out
 from patchstack.compose.dedup import dedup
@@ -27,6 +28,8 @@ from patchstack.model import (
     Sha,
     Topic,
 )
+
+_FIX = "what it is for"
 
 
 @dataclass(frozen=True)
@@ -76,22 +79,23 @@ def require_whole(candidates: Candidates, composition: Composition, hotfix: Hotf
     """`Incomplete` unless each of ``candidates`` is in ``composition``, by itself or carried by what was asked for."""
     included = {topic.name for topic in composition.included}
     out = {item.name: item for item in composition.left_out}
-    lacking = []
+    lacking: list[tuple[str, LeftOut]] = []
     for topic in candidates.topics:
-        item = out.get(topic.name)
-        if topic.name in included or item is None:
+        if topic.name in included:
             continue
+        item = out[topic.name]
         if item.outcome is Outcome.CARRIED and included.intersection(item.twins).intersection(hotfix.only):
             continue
-        lacking.append((topic.name not in hotfix.only, _told(item)))
+        lacking.append((_FIX if topic.name in hotfix.only else "what is deployed", item))
     if lacking:
-        wanted = "; ".join(told for is_deployed, told in lacking if not is_deployed)
-        lost = "; ".join(told for is_deployed, told in lacking if is_deployed)
-        raise Incomplete(
-            f"a hotfix onto night {hotfix.onto} would lack "
-            + "; and of what is deployed ".join(filter(None, (wanted and f"what it is for: {wanted}", lost)))
-            + "; nothing was tested or moved"
-        )
+        _refuse(hotfix.onto, lacking)
+
+
+def _refuse(night: str, lacking: Sequence[tuple[str, LeftOut]]) -> NoReturn:
+    """Each is left out; and what it is to the hotfix."""
+    kinds = dict.fromkeys(kind for kind, _ in lacking)
+    told = [f"{kind}: {'; '.join(_told(item) for one, item in lacking if one == kind)}" for kind in kinds]
+    raise Incomplete(f"a hotfix onto night {night} would lack {'; and '.join(told)}; nothing was tested or moved")
 
 
 def _told(item: LeftOut) -> str:
@@ -127,10 +131,7 @@ def _named(
     refused = [out[name] for name in only if name not in topics]
     refused += _barred_or_skipped(store, found, only, skips) if not refused else []
     if refused:
-        raise Incomplete(
-            f"a hotfix onto night {deployed.night} would lack what it is for: {'; '.join(map(_told, refused))}; "
-            "nothing was tested or moved"
-        )
+        _refuse(deployed.night, [(_FIX, item) for item in refused])
     return tuple(topic for topic in topics.values() if topic.name in only)
 
 
