@@ -30,6 +30,7 @@ from patchstack.commands.patch_import import patch_import
 from patchstack.commands.registry import registry
 from patchstack.commands.retire import retire
 from patchstack.commands.review import review
+from patchstack.commands.rollback import hold, release_hold, rollback
 from patchstack.commands.status import status
 from patchstack.console import (
     Options,
@@ -331,6 +332,8 @@ main_group.add_command(answer)
 
 
 main_group.add_command(nightly)
+for verb in (rollback, hold, release_hold):
+    main_group.add_command(verb)
 main_group.add_command(status)
 main_group.add_command(explain)
 main_group.add_command(ledger)

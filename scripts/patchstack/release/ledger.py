@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 
-from patchstack.errors import MachineError, RemoteError
+from patchstack.errors import RemoteError
 from patchstack.git import Repository
 from patchstack.model import SCHEMA_VERSION, Action, Bar, Barring, Composition, Kind, LedgerImage, LedgerLine, Sha
 
@@ -33,8 +33,6 @@ _IMAGE_NAMES = (
 """Of an image's repository, tag and runtime: commands to pull it and names of moving tags are made of them."""
 LONGEST_NAME = 255
 LONGEST_WORDS = 1000
-CLOCKS_DIFFER = timedelta(minutes=5)
-"""By how much a machine's clock may be behind the one that wrote the newest entry."""
 
 
 @dataclass(frozen=True)
@@ -107,22 +105,6 @@ class History:
         return tuple(found)
 
 
-def moment_after(history: History, now: datetime) -> datetime:
-    """The moment of a new entry: ``now``, or the newest entry's where another machine's clock is a little ahead.
-
-    So ``at`` never goes back. Raises `MachineError` where ``now`` is more than `CLOCKS_DIFFER` behind it.
-    """
-    newest = max((entry for entry in history.entries), key=lambda entry: _moment(entry.line), default=None)
-    if newest is None or _moment(newest.line) <= now:
-        return now
-    if _moment(newest.line) - now > CLOCKS_DIFFER:
-        raise MachineError(
-            f"this machine's clock says {moment_of(now)}, and {newest.line.action.value} {newest.line.night} is in the "
-            f"ledger at {newest.line.at}: one of the two clocks is wrong; set it right and run again"
-        )
-    return _moment(newest.line)
-
-
 def entry_id(history: History, at: datetime) -> str:
     """The id of an entry that no run made: of a run's form, and of no other entry."""
     taken = {entry.line.night for entry in history.entries}
@@ -130,10 +112,6 @@ def entry_id(history: History, at: datetime) -> str:
     while (found := name if number == 1 else f"{name}-{number}") in taken:
         number += 1
     return found
-
-
-def _moment(line: LedgerLine) -> datetime:
-    return datetime.fromisoformat(line.at)
 
 
 def tag_prefix(lane: str) -> str:

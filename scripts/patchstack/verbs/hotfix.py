@@ -20,11 +20,17 @@ def pull_names(work: Workplace, only: Sequence[str]) -> tuple[str, ...]:
     """``41``, ``#41`` and ``owner/name#41`` as a night names them; `UsageError` for anything else."""
     found = []
     for text in only:
-        named = _NAME.fullmatch(text)
-        if named is None:
+        name = pull_name(work, text)
+        if name is None:
             raise UsageError(f"--only {text!r} is no pull request: write #41, 41, or owner/name#41")
-        found.append(f"{_repo_in(work, named['repo'] or '')}#{named['number']}")
+        found.append(name)
     return tuple(dict.fromkeys(found))
+
+
+def pull_name(work: Workplace, text: str) -> str | None:
+    """A pull request as a night names it, however a person does; None where ``text`` names none."""
+    named = _NAME.fullmatch(text)
+    return f"{_repo_in(work, named['repo'] or '')}#{named['number']}" if named else None
 
 
 def _repo_in(work: Workplace, repo: str) -> str:

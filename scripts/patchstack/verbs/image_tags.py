@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from patchstack.image.names import PromotedImage, moving_tags
 from patchstack.image.recipe import CPU, Recipe, recipe_of
 from patchstack.image.registry import Registry
 from patchstack.model import Base, ImageRef, ImageResult, LedgerImage, LedgerLine
-from patchstack.release.ledger import History
+from patchstack.release.ledger import Entry, History
 from patchstack.store import Run
 from patchstack.verbs.image import image_settings, lane_image, open_registry
 from patchstack.workplace import Workplace
@@ -71,26 +71,37 @@ def require_pullable(registry: Registry, image: LedgerImage) -> None:
         )
 
 
-def wanted_tags(work: Workplace, history: History) -> dict[str, str]:
-    """The digest of each moving tag, as the ledger has it; of images in the lane's repository of today.
+def wanted_tags(work: Workplace, standing: Sequence[Entry]) -> dict[str, str]:
+    """The digest of each moving tag by the nights that stand; of images in the lane's repository of today.
 
-    They follow it on a night without an image, too.
+    They follow them on a night without an image, too.
     """
     settings = lane_image(work)
     if settings is None:
         return {}
     nights = [
         PromotedImage(night.line.channels, night.line.image)
-        for night in history.nights
+        for night in standing
         if night.line.image is not None and night.line.image.repository == settings.repository
     ]
     return moving_tags(work.lane_name, nights)
 
 
+def left_behind(work: Workplace, history: History, to: Entry) -> tuple[str, ...]:
+    """What to say of tags that a rollback to ``to`` takes from every night that then stands: nothing moves them."""
+    below = history.standing[history.standing.index(to) :]
+    before, then = wanted_tags(work, history.standing), wanted_tags(work, below)
+    return tuple(
+        f"image tag {name} stays at {digest}, which is taken back: no night that stands has an image for it"
+        for name, digest in before.items()
+        if name not in then
+    )
+
+
 @contextmanager
 def _looked_at(work: Workplace, history: History) -> Iterator[tuple[Registry | None, tuple[ImageTag, ...]]]:
     """The lane's moving tags as they stand, with their registry; nothing is asked where the ledger names no image."""
-    wanted = wanted_tags(work, history)
+    wanted = wanted_tags(work, history.standing)
     if not wanted:
         yield None, ()
         return

@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from patchstack.errors import MachineError
 from patchstack.model import Action, Bar, Barring, LedgerLine, Sha
-from patchstack.release.ledger import Entry, History, dated_tag, entry_id, moment_after, repeat_line
+from patchstack.release.ledger import Entry, History, dated_tag, entry_id, repeat_line
 
 BEGIN = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 
@@ -148,23 +147,6 @@ def test_a_hold_is_in_force_until_its_release(events: tuple[str, ...], since: st
 )
 def test_a_bar_is_in_force_until_its_name_is_released(events: tuple[str, ...], bars: list[str]) -> None:
     assert [f"{entry.line.night} {bar.name}" for entry, bar in told(*events).bars] == bars
-
-
-def test_an_entry_is_never_older_than_the_one_before() -> None:
-    history = told("night 1", "hold")
-    newest = BEGIN + timedelta(hours=1)
-    later, behind = newest + timedelta(seconds=1), newest - timedelta(minutes=5)
-    assert [moment_after(history, now) for now in (later, newest, behind)] == [later, newest, newest]
-    assert moment_after(told(), BEGIN) == BEGIN
-
-
-def test_a_clock_that_is_far_behind_is_an_error_of_this_machine() -> None:
-    with pytest.raises(MachineError) as error:
-        moment_after(told("night 1"), BEGIN - timedelta(minutes=5, seconds=1))
-    assert str(error.value) == (
-        "this machine's clock says 2026-11-21T01:54:59Z, and night 1 is in the ledger at 2026-11-21T02:00:00Z: one of "
-        "the two clocks is wrong; set it right and run again"
-    )
 
 
 def test_an_entry_without_a_run_has_an_id_of_its_own() -> None:

@@ -1,0 +1,79 @@
+"""What an operator's word did, and what is in force because of it: rollback, hold, bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from patchstack.model import Action, Bar, Barring, LedgerLine, Promotion
+from patchstack.report import words
+from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section, Table
+from patchstack.report.terminal import page_text
+
+BARRED = "Barred"
+TITLES = {
+    Action.ROLLBACK: "Rollback",
+    Action.HOLD: "Hold",
+    Action.RELEASE: "Release",
+}
+
+
+def render_operation(promotion: Promotion, dry_run: bool) -> str:
+    return page_text(operation_page(promotion, dry_run))
+
+
+def operation_page(promotion: Promotion, dry_run: bool) -> Page:
+    """A rollback, a hold or a release: what it does, what it bars, which refs move."""
+    line = promotion.line
+    move = words.would_move(promotion) if dry_run else words.moved(promotion)
+    rows = tuple(((Quoted(ref),), (words.short(sha),)) for ref, sha in promotion.pushed)
+    bars = Section(BARRED, items=tuple(bar_said(bar) for bar in line.bars))
+    refs = Section(words.MOVES, table=Table(words.MOVE_COLUMNS, rows))
+    title: Line = (f"{TITLES[line.action]}, lane ", Quoted(promotion.lane))
+    return Page(title, (did(line), *reason(line), move), (*([bars] if line.bars else []), refs))
+
+
+def did(line: LedgerLine) -> Line:
+    match line.action:
+        case Action.ROLLBACK:
+            return (
+                "Back to night ",
+                Quoted(line.to),
+                ", tree ",
+                words.short(line.tree),
+                ", tag ",
+                Quoted(line.tag),
+                ".",
+            )
+        case Action.HOLD:
+            return ("From here on nights are tested and not promoted, until ", _release(()), ".")
+        case Action.RELEASE if line.releases:
+            return ("Released: ", *words.names_all(line.releases), ".")
+        case _:
+            return ("The hold is over: the next night that passes is promoted.",)
+
+
+def reason(line: LedgerLine) -> tuple[Line, ...]:
+    return (("Because: ", Prose(line.because)),) if line.because else ()
+
+
+def _release(names: Sequence[str]) -> Quoted:
+    quoted = " ".join(f"'{name}'" if "#" in name else name for name in names)
+    return Quoted(f"patchstack release-hold {quoted}".strip(), whole=True)
+
+
+def bar_said(bar: Bar) -> Line:
+    """What does not come back as it is, and how it is released."""
+    what: Line = ("the plan of night ", Quoted(bar.name))
+    if bar.kind is Barring.HEAD:
+        what = (Quoted(bar.name), " at ", words.short(bar.value))
+    return (*what, ", until it changes or ", _release((bar.name,)))
+
+
+def held(line: LedgerLine) -> Line:
+    """The hold in force."""
+    why: Line = (" (", Prose(line.because), ")") if line.because else ()
+    return (Badge("on hold"), " since ", Quoted(line.at), *why, ": nights are tested and not promoted; ", _release(()))
+
+
+def in_force(bar: Bar, rollback: str) -> Line:
+    return (*bar_said(bar), "; barred by rollback ", Quoted(rollback))
