@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.builders import Content, Workshop
-from tests.unit.verbs.fork_bench import workplace
+from tests.unit.verbs.fork_bench import as_planned, workplace, write_repository
 
 from patchstack.contents import Package
 from patchstack.git import Repository
@@ -35,7 +35,6 @@ from patchstack.model import (
     Base,
     Candidates,
     Composition,
-    Fingerprint,
     ImageRef,
     Kind,
     LedgerImage,
@@ -101,8 +100,7 @@ class ImageBench:
     """More of the lane's image in deploy.yaml."""
 
     def __post_init__(self) -> None:
-        (self.folder / "patches").mkdir(parents=True, exist_ok=True)
-        (self.folder / "patches" / "series").write_text("")
+        write_repository(self.folder)
         (self.folder / "deploy.yaml").write_text(DEPLOY.format(repository=self.place.name, more=self.more))
         Repository.init(self.folder / "remote.git")
 
@@ -128,7 +126,7 @@ class ImageBench:
         topic = shop.commit_tree("a change", composed, release.commit, when=2)
         octopus = shop.commit_tree("octopus", composed, release.commit, topic, when=3)
         pull = Topic("#1", Kind.PULL, "a change", "Bob", topic, topic, release.commit, topic, "id", ())
-        return Composition("production", release, octopus, composed, (pull,), (), Fingerprint(composed, ()))
+        return Composition("production", release, octopus, composed, (pull,), (), as_planned(self.work, composed))
 
     def begin(self, composition: Composition) -> Run:
         """A run that has been planned and composed."""

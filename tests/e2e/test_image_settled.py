@@ -32,9 +32,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageBenc
     release(sources={"python/sglang/a.py": "a\n", f"python/{NATIVE_PART}": "compiled"})
     with registry(tmp_path / "registry") as place:
         bench = lane_on_an_image(tmp_path / "fork", place)
-        bed = bench.folder / "tests" / "regression" / "bed"
-        bed.mkdir(parents=True)
-        (bed / "test_bed.py").write_text("def test_it() -> None: ...\n")
         yield bench
 
 

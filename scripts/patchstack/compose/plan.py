@@ -55,8 +55,7 @@ def fingerprint(
     does not; nor does a title, a newer head, or the reason for a skip.
     """
     base = candidates.base
-    on = {topic.name for topic in candidates.topics if topic.kind is Kind.PATCH}
-    off = {item.name: item.reason for item in candidates.left_out if item.kind is Kind.PATCH}
+    off = {item.name: item.reason.value for item in candidates.left_out if item.kind is Kind.PATCH}
     judged: list[Topic | LeftOut] = [*candidates.topics]
     judged += [item for item in candidates.left_out if item.reason in JUDGED_BY_CONTENT]
     heads = {
@@ -68,19 +67,30 @@ def fingerprint(
         "base": f"{base.name} {base.tree}",
         "natives": _digest(sorted((n.python, n.platform, n.filename, n.sha256) for n in base.natives)),
         "git": ".".join(map(str, git_version)),
-        "patchstack": patchstack_version,
-        "series": " ".join(patches),
-        **{
-            f"patch {slug}": digest if slug in on else f"{digest} ({off.get(slug, 'not here')})"
-            for slug, digest in patches.items()
-        },
+        **{f"left out {slug}": reason for slug, reason in off.items()},
         **{f"pull request {name}": head for name, head in heads.items()},
-        "skipped": " ".join(sorted(skips)),
-        "protected": " ".join(protected),
-        **{f"input {name}": value for name, value in inputs.items()},
+        **inputs_here(patchstack_version, patches, skips, protected, inputs),
     }
     pairs = tuple(sorted(named.items()))
     return Fingerprint(_digest(pairs), pairs)
+
+
+def inputs_here(
+    patchstack_version: str,
+    patches: Mapping[str, str],
+    skips: Mapping[str, str],
+    protected: Sequence[str],
+    inputs: Mapping[str, str],
+) -> dict[str, str]:
+    """Those inputs of a fingerprint that are read from this repository, and can be read again; by their names there."""
+    return {
+        "patchstack": patchstack_version,
+        "series": " ".join(patches),
+        **{f"patch {slug}": digest for slug, digest in patches.items()},
+        "skipped": " ".join(sorted(skips)),
+        "protected": " ".join(sorted(protected)),
+        **{f"input {name}": value for name, value in inputs.items()},
+    }
 
 
 def _digest(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
 
 from patchstack.config import Image
@@ -17,7 +16,6 @@ def recipe_digest(settings: Image | None) -> str:
     return hashlib.sha256(f"{_files_digest()} {said}".encode()).hexdigest()
 
 
-@cache
 def _files_digest() -> str:
     found = hashlib.sha256()
     for path in sorted(path for path in RECIPE.rglob("*") if path.is_file() and "__pycache__" not in path.parts):

@@ -36,7 +36,7 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     A path below the GPU folder is checked too, and left to the lanes of `scenarios`.
     """
     problems: list[str] = []
-    support = _digest_of(root, [root / "tests" / "support" / name for name in BED_SUPPORT])
+    support = support_digest(root)
     suites: list[Suite] = []
     for slug, paths in ((BED_SUITE, (BED_GUARDS,)), *guards):
         header = f"patches/{slug}/patch.md" if suites or slug != BED_SUITE else BED_GUARDS
@@ -64,6 +64,11 @@ def find_suites(root: Path, guards: Iterable[tuple[str, Sequence[str]]]) -> tupl
     if problems:
         raise ConfigError(problems)
     return tuple(suites)
+
+
+def support_digest(root: Path) -> str:
+    """SHA-256 over what every guard runs with: the bed's locks and its support code."""
+    return _digest_of(root, [root / "tests" / "support" / name for name in BED_SUPPORT])
 
 
 def files_of(root: Path, suite: Suite) -> tuple[str, ...]:

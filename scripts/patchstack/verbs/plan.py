@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -18,17 +17,16 @@ from patchstack.errors import PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.git import version as git_version
 from patchstack.github import TOKEN_VARIABLES, connect, token_of_environment
-from patchstack.image.files import recipe_digest
-from patchstack.model import Base, Candidates, Composition, Hotfix, Kind, MergePlan, Sha
+from patchstack.model import Base, Candidates, Composition, Kind, MergePlan, Sha
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.topics import build_topics, releases_to_compare
 from patchstack.pulls.discover import Discovered, discover
 from patchstack.pulls.refs import read_pulls
-from patchstack.regress.suites import find_suites
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, read_releases, validate
 from patchstack.verbs.hotfix import candidates_of_hotfix
+from patchstack.verbs.inputs import read_inputs, skips
 from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.workplace import Workplace, repository_url
 
@@ -57,7 +55,7 @@ def plan(
     if only:
         candidates, hotfix = candidates_of_hotfix(work, store, candidates, only, skips(work), listed)
     run.write(candidates)
-    deduped = dedup(store, candidates, _skips_of(work, hotfix))
+    deduped = dedup(store, candidates, skips(work, hotfix))
     run.write(deduped)
     named = fingerprint(
         candidates,
@@ -65,9 +63,9 @@ def plan(
         git_version=git,
         patchstack_version=__version__,
         patches={patch.slug: patch.digest for patch in patches},
-        skips=_skips_of(work, hotfix),
+        skips=skips(work, hotfix),
         protected=work.config.pulls.protected,
-        inputs=_inputs(work, patches) | ({"onto": f"{hotfix.onto} {hotfix.composition}"} if hotfix else {}),
+        inputs=read_inputs(work, patches) | ({"onto": f"{hotfix.onto} {hotfix.composition}"} if hotfix else {}),
     )
     made = replace(decide_plan(deduped, lane=work.lane_name, base=base, fingerprint=named), hotfix=hotfix)
     run.write(made)
@@ -94,13 +92,13 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
         store,
         candidates,
         lane=work.lane_name,
-        skips=_skips_of(work, before.hotfix),
+        skips=skips(work, before.hotfix),
         fingerprint=before.fingerprint,
         protected=work.config.pulls.protected,
         progress=work.progress,
     )
     if again:
-        passed_over = _skips_of(work, before.hotfix)
+        passed_over = skips(work, before.hotfix)
         verify(store, candidates, made.composition, skips=passed_over, protected=work.config.pulls.protected)
     composition = replace(made.composition, hotfix=before.hotfix)
     if before.hotfix is not None:
@@ -252,24 +250,3 @@ def _promoted_pulls(work: Workplace, listed: Mapping[str, Sha]) -> dict[str, Sha
     last = open_remote(work, listed).history.last
     # A patch's name is a slug: it holds no #.
     return {name: head for name, head in last.line.included if "#" in name} if last else {}
-
-
-def skips(work: Workplace) -> Mapping[str, str]:
-    """Why `deploy.yaml` leaves pull requests out: by name, or by a bare number, which is any repository's."""
-    return {skip.name_in(work.config.fork.repo): skip.because for skip in work.config.pulls.skip}
-
-
-def _skips_of(work: Workplace, hotfix: Hotfix | None) -> Mapping[str, str]:
-    """What a hotfix adds was asked for by name and judged already; what is deployed stays."""
-    return skips(work) if hotfix is None else {}
-
-
-def _inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
-    """Digests of what decides the proof: guards, bed, channels."""
-    suites = find_suites(work.root, [(patch.slug, patch.guards) for patch in patches])
-    channels = [f"{name}: {' '.join(channel.needs)}" for name, channel in sorted(work.config.channels.items())]
-    return {
-        **{f"guards of {suite.slug}": suite.digest for suite in suites},
-        "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
-        "image": recipe_digest(work.lane.image),
-    }

@@ -21,6 +21,7 @@ from patchstack.store import Run, now_utc
 from patchstack.verbs.hotfix import require_onto_deployed
 from patchstack.verbs.image import lane_image, open_registry
 from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
+from patchstack.verbs.inputs import require_as_planned
 from patchstack.verbs.losses import read_losses
 from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
@@ -44,8 +45,9 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
     know of. A run that is on the branch already counts as promoted, and nothing is pushed.
 
     Raises `UsageError` when the verdict is not on this composition, or the run was taken back, `Incomplete` when
-    more of what is deployed is missing than may be, `RemoteError` when another night was promoted since the run
-    began, and `ImageError` when the registry has not the image that was tested.
+    more of what is deployed is missing than may be, or what decides the night has changed since its plan,
+    `RemoteError` when another night was promoted since the run began, and `ImageError` when the registry has not the
+    image that was tested.
     """
     composition = read_composition(work, run)
     store, remote = work.store(), open_remote(work)
@@ -74,6 +76,7 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
         upstream=work.upstream_words,
         lost=[(item.name, item.reason) for item in losses.items],
     )
+    require_as_planned(work, composition)
     if dry_run:
         return Promoted(decision.promotion, decision.notes)
     notes = list(decision.notes)

@@ -14,7 +14,8 @@ from patchstack.git import Repository
 from patchstack.github import TOKEN_VARIABLES, token_of_environment
 from patchstack.model import Candidates, Fingerprint, Kind, LeftOut, Topic
 from patchstack.pulls.discover import Discovered
-from patchstack.verbs.plan import discovered, skips
+from patchstack.verbs.inputs import skips
+from patchstack.verbs.plan import discovered
 from patchstack.verbs.stacks import LaneStack
 from patchstack.verdict import CandidateChange, Fate
 from patchstack.workplace import Workplace

@@ -45,7 +45,7 @@ def test_the_inputs_by_name(candidates: Candidates) -> None:
         "patchstack": "0.1.0",
         "series": "first second",
         "patch first": "d1",
-        "patch second": "d2 (not here)",
+        "patch second": "d2",
         "pull request #1": one.head,
         "pull request #2": two.head,
         "skipped": "7",

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from tests.unit.upstream.conftest import FILE, _write_wheel
 
+from patchstack.model import Fingerprint
 from patchstack.store import cache_folder
 from patchstack.upstream.releases import _parsed, _record_path
 from patchstack.upstream.wheel import sha256_of
+from patchstack.verbs.inputs import inputs_now
 from patchstack.workplace import Workplace, open_workplace
 
 RELEASE = "0.5.12.post1"
@@ -64,6 +66,18 @@ def workplace(
         offline=True,
         progress=Quiet(),
     )
+
+
+def write_repository(folder: Path) -> None:
+    """A series of no patches, and guards of the bed: what a plan reads besides deploy.yaml."""
+    for path, text in {"patches/series": "", "tests/regression/bed/test_bed.py": GUARD}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
+def as_planned(work: Workplace, digest: str) -> Fingerprint:
+    """The fingerprint of a plan that was made in this very moment, by a name that a test can read."""
+    return Fingerprint(digest, tuple(sorted(inputs_now(work).items())))
 
 
 def release(version: str = RELEASE, sources: Mapping[str, str] = SOURCES) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.unit.verbs.fork_bench import TWO_LANES, workplace
+from tests.unit.verbs.fork_bench import TWO_LANES, as_planned, workplace, write_repository
 
 from patchstack.errors import GateFailed, Incomplete, PatchstackError, RemoteError, UsageError
 from patchstack.git import EMPTY_TREE, Repository
@@ -14,7 +14,6 @@ from patchstack.model import (
     Base,
     Candidates,
     Composition,
-    Fingerprint,
     GuardOutcome,
     GuardReport,
     GuardResult,
@@ -49,6 +48,7 @@ class Desk:
     def work(self, *, lane: str | None = None, remote: str | None = None, state: str = ".patchstack") -> Workplace:
         if not (self.folder / "deploy.yaml").is_file():
             (self.folder / "deploy.yaml").write_text(TWO_LANES)
+            write_repository(self.folder)
         return workplace(self.folder, lane=lane, remote=remote, local=True, state=state)
 
     def compose(self, fix: str = "a", *left_out: LeftOut) -> Composition:
@@ -62,7 +62,9 @@ class Desk:
         octopus = store.commit(trees[1], (base.commit, topic), "octopus\n")
         path = ("python/sglang/a.py",)
         patch = Topic("fix", Kind.PATCH, "t", "Pat", topic, topic, base.commit, topic, "id", path, required=True)
-        return Composition("production", base, octopus, trees[1], (patch,), left_out, Fingerprint(f"print {fix}", ()))
+        return Composition(
+            "production", base, octopus, trees[1], (patch,), left_out, as_planned(self.work(), f"print {fix}")
+        )
 
     def begin(self, minute: int) -> Run:
         self.monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T02:{minute:02}:00+00:00")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.unit.patches.stack_bench import Bench
-from tests.unit.verbs.fork_bench import workplace
+from tests.unit.verbs.fork_bench import as_planned, workplace
 
 from patchstack.compose.compose import compose
 from patchstack.errors import UsageError
-from patchstack.model import Candidates, Composition, Fingerprint
+from patchstack.model import Candidates, Composition
 from patchstack.patches.topics import build_topics
 from patchstack.regress.ground import Ground
 from patchstack.regress.suites import BED_SUITE
@@ -40,7 +40,7 @@ class Stack:
         base = self.bench.releases["1.0"]
         topics, left_out = build_topics(self.bench.store, base, self.bench.read(), optional_on=(), without=without)
         candidates = Candidates(base, topics, left_out)
-        fingerprint = Fingerprint("f", ())
+        fingerprint = as_planned(self.work, "f")
         return compose(self.bench.store, candidates, lane="production", skips={}, fingerprint=fingerprint).composition
 
     def select(self, composition: Composition, *only: str) -> Selection:
