@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from patchstack.compose.carried import Carried, roots, sort_out
 from patchstack.compose.conflict import plain_paths, touches
 from patchstack.compose.left_out import leave_out, listed
+from patchstack.compose.limits import too_large
 from patchstack.compose.octopus import write_stack
-from patchstack.compose.protected import PROTECTED, refusal
+from patchstack.compose.protected import PROTECTED, Refusal, refusal
 from patchstack.compose.replay import replay
 from patchstack.git import Change, Repository, readable
 from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
@@ -32,16 +33,21 @@ def pull_topics(
 ) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
     """Every pull request that can be merged as a topic, and every other one with the reason, in the order given."""
     ground = _Ground(store, base, lane, tuple(patch_topics), tuple(protected), roots(store, base.tree))
+    large = too_large(store, pulls)
     topics: list[Topic] = []
     left_out: list[LeftOut] = []
     for pull in pulls:
         progress(f"pull request {pull.name}")
-        made = ground.take(pull)
+        made = _refused(pull, large[pull.name]) if pull.name in large else ground.take(pull)
         if isinstance(made, Topic):
             topics.append(made)
         else:
             left_out.append(made)
     return tuple(topics), tuple(left_out)
+
+
+def _refused(pull: Pull, refused: Refusal) -> LeftOut:
+    return leave_out(pull, Outcome.EXCLUDED, refused.reason, refused.detail, files=refused.files)
 
 
 @dataclass
@@ -63,7 +69,7 @@ class _Ground:
             return leave_out(pull, Outcome.EXCLUDED, Reason.EMPTY, detail)
         refused = refusal(self.store, changes, self.protected)
         if refused:
-            return leave_out(pull, Outcome.EXCLUDED, refused.reason, refused.detail, files=refused.files)
+            return _refused(pull, refused)
         carried = sort_out(changes, self.carried_below)
         if carried.build_files:
             detail = f"{self.base.name} is installed as it was built; use a lane whose upstream is `git:`"
