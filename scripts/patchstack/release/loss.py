@@ -64,7 +64,7 @@ def find_losses(
     items = tuple(_lost(name, head, included, left_out) for name, head in last.included if name not in included)
     moved = upstream == last.upstream and composition.base.commit != last.base_commit
     base = MovedBase(upstream, last.base_commit, composition.base.commit) if moved else None
-    return Losses(last.night, most, items, base, accepted)
+    return Losses(last.to or last.night, most, items, base, accepted)
 
 
 def _lost(name: str, head: Sha, included: set[str], left_out: Mapping[str, LeftOut]) -> Lost:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from patchstack.losses import Losses
 from patchstack.model import Composition
 from patchstack.release.ledger import History
@@ -15,10 +17,9 @@ def read_losses(work: Workplace, run: Run, composition: Composition, history: Hi
 
     What somebody accepted for this run holds as long as that same night is deployed.
     """
-    last = history.last.line if history.last else None
+    found = _find(work, composition, history)
     told = run.read(Losses) if run.has(Losses) else None
-    accepted = told is not None and told.accepted and told.since == (last.night if last else "")
-    return _find(work, composition, history, accepted=accepted)
+    return replace(found, accepted=told is not None and told.accepted and told.since == found.since)
 
 
 def write_losses(
@@ -30,7 +31,7 @@ def write_losses(
     return found
 
 
-def _find(work: Workplace, composition: Composition, history: History, *, accepted: bool) -> Losses:
+def _find(work: Workplace, composition: Composition, history: History, *, accepted: bool = False) -> Losses:
     return find_losses(
         history.last.line if history.last else None,
         composition,

@@ -1,0 +1,108 @@
+"""Whole nights in a second: a real fork, base, series and remote; only the guards are said to be green.
+
+fork = Fork(tmp_path, monkeypatch)
+fork.pull(7, {A: edit(TEN, 1, "one")})
+assert fork.night().promotion
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from tests.unit.builders import TEN, A, B, Content, Workshop
+from tests.unit.patches.stack_bench import Bench
+from tests.unit.verbs.fork_bench import release, workplace, write_repository
+from tests.unit.verbs.test_handed import report_on
+
+from patchstack import nightly
+from patchstack.git import Repository
+from patchstack.model import Base, Composition, GuardReport, NightReport, Sha
+from patchstack.nightly import WHOLE, Part, night
+from patchstack.store import Run
+from patchstack.verbs.author import base_of
+from patchstack.verbs.selection import select
+from patchstack.workplace import Workplace
+
+SOURCES = {A: TEN, B: TEN}
+UPSTREAM = "{pypi: sglang==0.5.12.post1}"
+CONFIG = """\
+schema: 1
+fork: {{repo: acme/sglang}}
+lanes:
+  production:
+    upstream: {upstream}
+    branch: deploy
+channels:
+  nightly: {{needs: [cpu]}}
+max_lost: {most}
+"""
+
+
+@dataclass
+class Fork:
+    """Nights of one lane on the embedded remote, each an hour after the one before."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    most: int = 2
+    upstream: str = UPSTREAM
+    hour: int = 0
+    patches: Bench = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.upstream == UPSTREAM:
+            release(sources=SOURCES)
+        write_repository(self.folder)
+        self.configure()
+        self.patches = Bench(self.work.store(), self.folder)
+        self.monkeypatch.setattr(nightly, "run_guards", _green)
+
+    def configure(self, text: str = "") -> None:
+        (self.folder / "deploy.yaml").write_text(text or CONFIG.format(upstream=self.upstream, most=self.most))
+
+    @property
+    def work(self) -> Workplace:
+        return replace(workplace(self.folder, local=True), offline=self.upstream == UPSTREAM)
+
+    @property
+    def base(self) -> Base:
+        return base_of(self.work, self.work.store(), "production")
+
+    @property
+    def remote(self) -> Repository:
+        return Repository(Path(self.work.remote))
+
+    def pull(self, number: int, files: dict[str, Content], onto: Sha | None = None) -> Sha:
+        """A pull request, cut from the base that is published."""
+        shop = Workshop(self.remote.folder)
+        begin = onto or self.remote.resolve("refs/heads/base/production")
+        assert begin is not None, "the first night publishes the base"
+        return shop.pull(number, shop.commit(f"pull {number}", files, begin, when=1_700_000_000 + number))
+
+    def close(self, *numbers: int) -> None:
+        """Their refs go, as those of deleted pull requests do."""
+        self.remote.set_refs({f"refs/pull/{number}/head": None for number in numbers})
+
+    def night(self, part: Part = WHOLE, **options: bool) -> NightReport:
+        self.hour += 1
+        self.monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T{self.hour:02}:00:00+00:00")
+        return night(self.work, part=part, **options)  # type: ignore[arg-type]
+
+    def run(self, report: NightReport) -> Run:
+        return self.work.state.run(report.night)
+
+    def refs(self) -> dict[str, Sha]:
+        return self.remote.refs()
+
+
+@dataclass(frozen=True)
+class _Stack:
+    work: Workplace
+
+
+def _green(work: Workplace, run: Run, composition: Composition, **_: object) -> GuardReport:
+    report = report_on(_Stack(work), composition, select(work, composition, ()))  # type: ignore[arg-type]
+    run.write(report)
+    return report
