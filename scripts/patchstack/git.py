@@ -385,12 +385,12 @@ class Repository:
 
     def changes(self, old: str, new: str) -> tuple[Change, ...]:
         """Every path that differs between two trees or commits, in path order."""
-        return _changes(self.run("diff-tree", *RAW_DIFF, old, new))
+        return parse_changes(self.run("diff-tree", *RAW_DIFF, old, new).split("\0"))
 
     def changes_on_the_way(self, old: str, new: str) -> tuple[Change, ...]:
         """What each commit of ``new`` that ``old`` lacks changes against its first parent, one after the other."""
         walk = ("--no-show-signature", "--format=", "--diff-merges=first-parent", new, f"^{old}")
-        return _changes(self.run("log", *RAW_DIFF, *walk, "--"))
+        return parse_changes(self.run("log", *RAW_DIFF, *walk, "--").split("\0"))
 
     def diff(self, old: str, new: str, *paths: str) -> bytes:
         """The canonical diff of two trees or commits, the same whatever the user's configuration."""
@@ -511,9 +511,9 @@ CANONICAL_DIFF = (
 )
 
 
-def _changes(raw: str) -> tuple[Change, ...]:
+def parse_changes(fields: Sequence[str]) -> tuple[Change, ...]:
+    """The fields of `git diff-tree -z --raw`: modes, ids and status, then the path, and so on."""
     found = []
-    fields = raw.split("\0")
     for meta, path in zip(fields[0::2], fields[1::2], strict=False):
         old_mode, new_mode, old_blob, new_blob, status = meta.lstrip(":").split()
         found.append(Change(path, status, old_mode, new_mode, Sha(old_blob), Sha(new_blob)))

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patchstack.compose.dedup import dedup
+from patchstack.compose.left_out import listed
+from patchstack.compose.memo import Memo
 from patchstack.compose.merge import merge
 from patchstack.compose.plan import plan
 from patchstack.compose.protected import PROTECTED
 from patchstack.errors import PatchstackError
 from patchstack.git import Repository
-from patchstack.model import Candidates, Composition, Deduped, Fingerprint, LeftOut, MergePlan, Reason
+from patchstack.model import Candidates, Composition, Deduped, Fingerprint, LeftOut, MergePlan, Reason, Topic
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,19 @@ def compose(
     skips: Mapping[str, str],
     fingerprint: Fingerprint,
     protected: Sequence[str] = PROTECTED,
+    memo: Memo | None = None,
+    stepwise: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Composed:
-    """Take the candidates to one commit.
+    """Take the candidates to one commit; for ``memo`` and ``stepwise`` see `merge`.
 
     Where the merge leaves out a topic that carries another, it is out for good, and what it carried stands for
     itself in the next round: each round has one candidate less, so the rounds end.
     """
     while True:
-        deduped = dedup(store, candidates, skips)
+        deduped = dedup(store, candidates, skips, memo)
         planned = plan(deduped, lane=lane, base=candidates.base, fingerprint=fingerprint)
-        composition = merge(store, planned, protected=protected, progress=progress)
+        composition = merge(store, planned, protected=protected, memo=memo, stepwise=stepwise, progress=progress)
         fallen = _fallen_carriers(composition)
         if not fallen:
             return Composed(deduped, planned, composition)
@@ -66,10 +70,12 @@ def verify(
     skips: Mapping[str, str],
     protected: Sequence[str] = PROTECTED,
 ) -> None:
-    """Compose again, with nothing remembered, and compare; `PatchstackError` names both when they differ.
+    """Compose again, step by step and with nothing remembered, and compare; `PatchstackError` names what differs.
 
-    The commit itself is read back too: its tree and its parents must be those that the composition names.
+    What the candidates say of their own diffs is read again, and the commit itself is read back too: its tree and its
+    parents must be those that the composition names.
     """
+    _verify_topics(store, candidates.topics)
     again = compose(
         store,
         candidates,
@@ -77,12 +83,35 @@ def verify(
         skips=skips,
         fingerprint=composition.fingerprint,
         protected=protected,
+        stepwise=True,
     ).composition
     if again != composition:
         raise PatchstackError(
             f"composed again, it is {again.commit} (tree {again.tree}), not {composition.commit} (tree "
-            f"{composition.tree}): equal inputs gave two results"
+            f"{composition.tree}): equal inputs gave two results{_differing(again, composition)}; remove the memo "
+            f"folder of the state, merge again, and report it"
         )
     parents = (composition.base.commit, *(topic.commit for topic in composition.included))
     if store.parents(composition.commit) != parents or store.tree_of(composition.commit) != composition.tree:
         raise PatchstackError(f"{composition.commit} in the store has not the tree and parents of the composition")
+
+
+def _verify_topics(store: Repository, topics: Sequence[Topic]) -> None:
+    for topic in topics:
+        if topic.patch_id != store.patch_id(topic.own_from, topic.own_to):
+            raise PatchstackError(
+                f"{topic.name} is planned with patch id {topic.patch_id or 'none'}, and its diff {topic.own_from}.."
+                f"{topic.own_to} has another: remove the memo folder of the state, and plan again"
+            )
+
+
+def _differing(again: Composition, before: Composition) -> str:
+    """The topics that fare otherwise, as the end of a sentence."""
+    now, then = _fates(again), _fates(before)
+    names = [name for name in now | then if now.get(name) != then.get(name)]
+    return f" ({listed(names)} fared differently)" if names else ""
+
+
+def _fates(made: Composition) -> dict[str, Topic | LeftOut]:
+    fates: dict[str, Topic | LeftOut] = {topic.name: topic for topic in made.included}
+    return fates | {item.name: item for item in made.left_out}

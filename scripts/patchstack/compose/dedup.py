@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from patchstack.compose import lookup
+from patchstack.compose.conflict import plain_paths
 from patchstack.compose.left_out import because, in_order, leave_out, listed
+from patchstack.compose.memo import Memo, MergeResult
 from patchstack.git import Repository
 from patchstack.model import Base, Candidates, Deduped, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
 
@@ -27,42 +30,62 @@ class Reading:
 
 @dataclass(frozen=True)
 class Bar:
-    """A blocked pull request with the commits that nobody else may bring in."""
+    """A blocked or barred head of a pull request with the commits that nobody else may bring in."""
 
     name: str
     head: Sha
     own_commits: frozenset[Sha]
+    barred_by: str = ""
+    """The rollback that barred it; empty where it is blocked."""
 
 
-def dedup(store: Repository, candidates: Candidates, skips: Mapping[str, str]) -> Deduped:
+def dedup(store: Repository, candidates: Candidates, skips: Mapping[str, str], memo: Memo | None = None) -> Deduped:
     """Keep what is new. ``skips`` say why `deploy.yaml` leaves a pull request out, by its name or by a bare number.
 
     `Deduped.left_out` holds those of ``candidates`` as well.
     """
     return decide(
-        [_read(store, candidates.base, topic) for topic in candidates.topics],
+        _read(store, candidates.base, candidates.topics, memo or Memo()),
         candidates.left_out,
         skips,
-        [_bar(store, pull) for pull in candidates.blocked],
+        _bars(store, candidates.blocked),
     )
 
 
-def _bar(store: Repository, pull: Pull) -> Bar:
-    return Bar(pull.name, pull.head, frozenset(store.commits(pull.head, f"^{pull.merge_base}")))
+def _bars(store: Repository, pulls: Sequence[Pull]) -> list[Bar]:
+    walks = lookup.walks(store, [(pull.merge_base, pull.head) for pull in pulls])
+    return [Bar(pull.name, pull.head, walks[pull.merge_base, pull.head].commits, pull.barred_by) for pull in pulls]
 
 
-def _read(store: Repository, base: Base, topic: Topic) -> Reading:
-    if topic.kind is Kind.PATCH:
-        return Reading(topic, frozenset({topic.head}), no_effect=False)
-    own = frozenset(store.commits(topic.own_to, f"^{topic.own_from}"))
-    if topic.replayed:
-        no_effect = store.tree_of(topic.commit) == store.tree_of(f"{topic.commit}^")
-    elif topic.own_from == base.commit:
-        no_effect = False  # its own diff is what it changes on the base, and that is not empty
-    else:
-        merged = store.merge_tree(base.commit, topic.commit)
-        no_effect = merged.clean and merged.tree == base.tree
-    return Reading(topic, own, no_effect)
+def _read(store: Repository, base: Base, topics: Sequence[Topic], memo: Memo) -> list[Reading]:
+    pulls = [topic for topic in topics if topic.kind is Kind.PULL]
+    walks = lookup.walks(store, [(topic.own_from, topic.own_to) for topic in pulls])
+    replayed = lookup.commits(store, [topic.commit for topic in pulls if topic.replayed])
+    onto = lookup.commits(store, [commit.parents[0] for commit in replayed.values()])
+
+    def has_no_effect(topic: Topic) -> bool:
+        if topic.replayed:
+            commit = replayed[topic.commit]
+            return commit.tree == onto[commit.parents[0]].tree
+        # What it changes on the base is its own diff then, and that is not empty.
+        return topic.own_from != base.commit and not _changes_the_base(store, base, topic.commit, memo)
+
+    return [
+        Reading(topic, walks[topic.own_from, topic.own_to].commits, has_no_effect(topic))
+        if topic.kind is Kind.PULL
+        else Reading(topic, frozenset({topic.head}), no_effect=False)
+        for topic in topics
+    ]
+
+
+def _changes_the_base(store: Repository, base: Base, commit: Sha, memo: Memo) -> bool:
+    key = f"{base.commit} {commit}, effect"
+    outcome = memo.outcome(key)
+    if outcome is None:
+        merged = store.merge_tree(base.commit, commit)
+        outcome = MergeResult(conflicts=plain_paths(merged.conflicts), tree=merged.tree if merged.clean else None)
+        memo.keep_outcome(key, outcome)
+    return outcome.tree != base.tree
 
 
 def decide(
@@ -107,28 +130,46 @@ def _skip(reading: Reading, skips: Mapping[str, str]) -> str | None:
 
 
 def _barred(readings: Sequence[Reading], bars: Sequence[Bar]) -> dict[str, LeftOut]:
-    """What has commits of a blocked one, also of an older push of it.
+    """What has commits of a blocked or barred one, also of an older push of it.
 
-    The commits of what the blocked one is stacked on are no reason: these bar nobody unless they are blocked too.
+    The commits of what that one is stacked on are no reason: these bar nobody unless they are blocked too.
     """
     pulls = _pulls(readings)
+    heads = {reading.topic.name: reading.topic.head for reading in pulls}
     below = [*(reading.own_commits for reading in pulls), *(bar.own_commits for bar in bars)]
-    barring = {
-        bar.name: bar.own_commits.difference(
-            *(own for own in below if own < bar.own_commits and bar.head not in own),
-        )
+    barring = [
+        (bar, bar.own_commits.difference(*(own for own in below if own < bar.own_commits and bar.head not in own)))
         for bar in bars
-    }
+    ]
     found = {}
     for reading in pulls:
-        blocked = tuple(name for name, commits in barring.items() if commits & reading.own_commits)
-        if blocked:
-            they, them = listed(blocked), "which is" if len(blocked) == 1 else "which are"
-            detail = f"it has commits of {they}, {them} blocked: rebase it without them, or have {they} unblocked"
+        hits = [bar for bar, own in barring if own & reading.own_commits and not _has_moved_on(bar, reading, heads)]
+        if hits:
+            names = tuple(dict.fromkeys(bar.name for bar in hits))
             found[reading.topic.name] = leave_out(
-                reading.topic, Outcome.EXCLUDED, Reason.CARRIES_BLOCKED, detail, twins=blocked
+                reading.topic, Outcome.EXCLUDED, Reason.CARRIES_BLOCKED, _why_barred(hits), twins=names
             )
     return found
+
+
+def _has_moved_on(bar: Bar, reading: Reading, heads: Mapping[str, Sha]) -> bool:
+    """Whether it is the barred one at a newer head, or is stacked on that: what mends a commit comes after it."""
+    return bar.name == reading.topic.name or heads.get(bar.name) in reading.own_commits
+
+
+def _why_barred(hits: Sequence[Bar]) -> str:
+    blocked = tuple(dict.fromkeys(bar.name for bar in hits if not bar.barred_by))
+    why = []
+    if blocked:
+        they, them = listed(blocked), "which is" if len(blocked) == 1 else "which are"
+        why.append(f"it has commits of {they}, {them} blocked: rebase it without them, or have {they} unblocked")
+    for bar in hits:
+        if bar.barred_by:
+            why.append(
+                f"it has commits of {bar.name} at {bar.head[:12]}, which {bar.barred_by} barred: rebase it without "
+                f"them, or onto a mended {bar.name}; or `patchstack release-hold '{bar.name}'`"
+            )
+    return "; ".join(why)
 
 
 def _skipped(readings: Sequence[Reading], skips: Mapping[str, str]) -> dict[str, LeftOut]:

@@ -1,7 +1,8 @@
 """Merge a plan, one topic after the other, in git's object store alone.
 
 `git merge -s octopus` detects no renames and fails as a whole. So each topic is merged as `git merge` would
-merge it, and the last tree becomes one commit with the base and every topic as parents.
+merge it (`Stepwise`, or `Union`, which comes to the same and does less), and the last tree becomes one commit with
+the base and every topic as parents.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from patchstack.compose.conflict import find_culprits, plain_paths, touches
 from patchstack.compose.left_out import in_order, leave_out, listed
-from patchstack.compose.octopus import write_octopus, write_step
+from patchstack.compose.line import Line
+from patchstack.compose.memo import Memo
+from patchstack.compose.octopus import write_octopus
 from patchstack.compose.protected import PROTECTED, refusal
 from patchstack.compose.spellings import Spellings, spelled_twice
+from patchstack.compose.stepwise import Stepwise
+from patchstack.compose.union import Deltas, Union
 from patchstack.errors import CompositionError
-from patchstack.git import Repository
-from patchstack.model import Base, Composition, Kind, LeftOut, MergePlan, Outcome, Reason, Sha, Topic
+from patchstack.git import Change, Repository
+from patchstack.model import Base, Composition, Kind, LeftOut, MergePlan, Outcome, Reason, Topic
 
 
 def merge(
@@ -24,21 +28,30 @@ def merge(
     plan: MergePlan,
     *,
     protected: Sequence[str] = PROTECTED,
+    memo: Memo | None = None,
+    stepwise: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Composition:
     """Compose what merges; leave out the later one of a conflict, and go on.
 
     What was carried by a topic that is left out here is left out as well (`CARRIER_LEFT_OUT`): `compose` plans
-    again for it. Raises `CompositionError` when a required patch does not merge.
+    again for it. ``stepwise``: nothing is remembered, and each topic is merged with all that came before it. Raises
+    `CompositionError` when a required patch does not merge.
     """
-    merging = _Merging(store, plan.base, plan.lane, tuple(protected), plan.base.commit, plan.base.tree)
+    line = Stepwise(store, plan.base) if stepwise else _line(store, plan, memo or Memo())
+    merging = _Merging(store, plan.base, plan.lane, tuple(protected), line)
     for topic in plan.steps:
         progress(f"merging {topic.name}")
         merging.step(topic)
-    included = tuple(topic for topic, _ in merging.included)
-    commit = write_octopus(store, plan.base, included, merging.tree)
+    included, tree = tuple(line.included), line.tree()
+    commit = write_octopus(store, plan.base, included, tree)
     left_out = in_order([*_orphaned(plan.left_out, merging.left_out), *merging.left_out.values()])
-    return Composition(plan.lane, plan.base, commit, merging.tree, included, left_out, plan.fingerprint)
+    return Composition(plan.lane, plan.base, commit, tree, included, left_out, plan.fingerprint)
+
+
+def _line(store: Repository, plan: MergePlan, memo: Memo) -> Line:
+    deltas = Deltas.read(store, plan.base.commit, plan.steps)
+    return Union(store, plan.base, deltas, memo) if deltas.can_be_indexed else Stepwise(store, plan.base)
 
 
 @dataclass
@@ -49,13 +62,10 @@ class _Merging:
     base: Base
     lane: str
     protected: tuple[str, ...]
-    tip: Sha
-    tree: Sha
-    included: list[tuple[Topic, Sha]] = field(default_factory=list)
-    """Each topic with the tip after it."""
+    line: Line
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     spellings: Spellings | None = None
-    """Of ``tree``, once a pull request is on it: patches, which come before all of these, are their authors' own."""
+    """Of what is composed so far."""
 
     def step(self, topic: Topic) -> None:
         left_out = self._try(topic)
@@ -78,41 +88,41 @@ class _Merging:
         if lacking:
             detail = f"it stands on {listed(lacking)}"
             return leave_out(topic, Outcome.EXCLUDED, Reason.REQUIRED_LEFT_OUT, detail, twins=lacking)
-        merged = self.store.merge_tree(self.tip, topic.commit)
-        if not merged.clean:
-            return self._conflict(topic, plain_paths(merged.conflicts))
-        if merged.tree == self.tree:
-            twins = tuple(earlier.name for earlier, _ in self.included if touches(earlier, topic.paths))
+        attempt = self.line.attempt(topic)
+        outcome = attempt.outcome
+        if outcome.conflicts:
+            return self._conflict(topic, outcome.conflicts)
+        if not outcome.changes and outcome.tree in (None, self.line.tree()):
+            twins = tuple(earlier.name for earlier in self.line.near(topic.paths))
             detail = f"{listed(twins)} together with the base hold all of it" if twins else "the base holds all of it"
             return leave_out(topic, Outcome.DROPPED, Reason.NO_EFFECT_ON_STACK, detail, twins=twins)
         if topic.kind is Kind.PULL:
-            refused = self._brings_in(topic, merged.tree)
+            refused = self._brings_in(topic, outcome.changes)
             if refused is not None:
                 return refused
-        self.tree = merged.tree
-        self.tip = write_step(self.store, merged.tree, self.tip, topic)
-        self.included.append((topic, self.tip))
+        if self.spellings is not None:
+            self.spellings.follow(outcome.changes)
+        self.line.take(attempt)
         return None
 
-    def _brings_in(self, topic: Topic, tree: Sha) -> LeftOut | None:
-        """Why ``tree`` may not be; where nothing is against it, the spellings follow."""
+    def _brings_in(self, topic: Topic, changes: Sequence[Change]) -> LeftOut | None:
+        """Why ``changes`` may not be made to what is composed so far."""
         # A rename on one side and a change on the other can move a link to where it leads out of the tree.
-        changes = self.store.changes(self.tree, tree)
         refused = refusal(self.store, changes, self.protected)
         if refused is not None:
             detail = f"merged with what is composed so far: {refused.detail}"
             return leave_out(topic, Outcome.EXCLUDED, refused.reason, detail, files=refused.files)
         if self.spellings is None:
-            self.spellings = Spellings.of_tree(self.store, self.tree)
-        twice = spelled_twice(self.spellings.clashes(changes), [earlier for earlier, _ in self.included])
-        if twice is not None:
-            refused, twins = twice
-            return leave_out(topic, Outcome.EXCLUDED, refused.reason, refused.detail, twins=twins, files=refused.files)
-        self.spellings.follow(changes)
-        return None
+            # Only now: patches, which come before all pull requests, may spell as their authors like.
+            self.spellings = Spellings.of_tree(self.store, self.line.tree())
+        twice = spelled_twice(self.spellings.clashes(changes), self.line.included)
+        if twice is None:
+            return None
+        refused, twins = twice
+        return leave_out(topic, Outcome.EXCLUDED, refused.reason, refused.detail, twins=twins, files=refused.files)
 
     def _conflict(self, topic: Topic, files: tuple[str, ...]) -> LeftOut:
-        culprits = find_culprits(self.store, self.base.commit, self.included, topic, files)
+        culprits = self.line.culprits(topic, files)
         who = listed(culprits.names) if culprits.names else f"{self.base.name} itself"
         alone = ", though with none of them alone" if culprits.together else ""
         if topic.kind is Kind.PATCH:

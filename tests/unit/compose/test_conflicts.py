@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.builders import TEN, A, B, C, Content, Fork, Link, edit
 
-from patchstack.compose.conflict import Culprits, find_culprits
+from patchstack.compose.conflict import ByPath, Culprits, find_culprits, plain_paths, touches
 from patchstack.compose.octopus import write_step
 from patchstack.errors import CompositionError
 from patchstack.model import Sha
@@ -218,9 +217,27 @@ def test_the_prefix_ends_where_the_conflict_begins(fork: Fork) -> None:
     pull(fork, 4, {A: edit(long, 19, "four")})
     *earlier, last = fork.candidates().topics
 
-    tip, included = fork.base.commit, []
-    for topic in earlier:
+    tip, tips, by_path = fork.base.commit, [], ByPath()
+    for place, topic in enumerate(earlier):
         tip = write_step(fork.store, fork.store.merge_tree(tip, topic.commit).tree, tip, topic)
-        included.append((replace(topic, paths=(A,)), tip))
+        tips.append(tip)
+        by_path.add(place, [A])
 
-    assert find_culprits(fork.store, fork.base.commit, included, last, (A,)) == Culprits(("#1", "#2"), together=True)
+    def conflicts_with(ours: Sha) -> bool:
+        return A in plain_paths(fork.store.merge_tree(ours, last.commit).conflicts)
+
+    found = find_culprits(fork.base.commit, earlier, by_path.near([A]), conflicts_with, tips.__getitem__)
+    assert found == Culprits(("#1", "#2"), together=True)
+
+
+def test_near_is_who_touches_a_file_or_what_is_in_its_place(fork: Fork) -> None:
+    pull(fork, 1, {C: "a file\n"})
+    pull(fork, 2, {f"{C}/inside.py": "a folder\n", f"{C}/deep/er.py": "a folder\n"})
+    pull(fork, 3, {A: edit(TEN, 1, "three"), "python/sglang/cc.py": "a name that begins alike\n"})
+    topics = fork.candidates().topics
+    by_path = ByPath()
+    for place, topic in enumerate(topics):
+        by_path.add(place, topic.paths)
+
+    for files in ([C], [f"{C}/inside.py"], [f"{C}/deep"], [A], [B], [C, A], ["python"], [f"{A}/x"]):
+        assert by_path.near(files) == [place for place, topic in enumerate(topics) if touches(topic, files)]
