@@ -7,18 +7,24 @@ carries it, becomes one commit on the base plus the patches that the head contai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from patchstack.compose import lookup
 from patchstack.compose.carried import Carried, roots, sort_out
 from patchstack.compose.conflict import plain_paths, touches
 from patchstack.compose.left_out import leave_out, listed
 from patchstack.compose.limits import too_large
+from patchstack.compose.lookup import Pair, Walk
+from patchstack.compose.memo import Memo
 from patchstack.compose.octopus import write_stack
 from patchstack.compose.protected import PROTECTED, Refusal, refusal
 from patchstack.compose.replay import replay
 from patchstack.git import Change, Repository, readable
 from patchstack.model import Base, Kind, LeftOut, Outcome, Pull, Reason, Sha, Topic
+
+_FEW = 10
+"""Commits: what more of them change is not held in memory for all pull requests at once."""
 
 
 def pull_topics(
@@ -29,11 +35,13 @@ def pull_topics(
     *,
     lane: str,
     protected: Sequence[str] = PROTECTED,
+    memo: Memo | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
     """Every pull request that can be merged as a topic, and every other one with the reason, in the order given."""
-    ground = _Ground(store, base, lane, tuple(patch_topics), tuple(protected), roots(store, base.tree))
     large = too_large(store, pulls)
+    facts = _Facts.read(store, base, [pull for pull in pulls if pull.name not in large])
+    ground = _Ground(store, base, lane, tuple(patch_topics), tuple(protected), roots(store, base.tree), facts)
     topics: list[Topic] = []
     left_out: list[LeftOut] = []
     for pull in pulls:
@@ -43,11 +51,50 @@ def pull_topics(
             topics.append(made)
         else:
             left_out.append(made)
-    return tuple(topics), tuple(left_out)
+    return _with_patch_ids(store, topics, memo or Memo()), tuple(left_out)
+
+
+def _with_patch_ids(store: Repository, topics: Sequence[Topic], memo: Memo) -> tuple[Topic, ...]:
+    """``topics`` with the ids of their own diffs: the diffs are written for all at once, and read by nobody else."""
+    keys = {(topic.own_from, topic.own_to): f"{topic.own_from} {topic.own_to}" for topic in topics}
+    known = {pair: memo.patch_id(key) for pair, key in keys.items()}
+    fresh = lookup.patch_ids(store, (pair for pair, patch_id in known.items() if patch_id is None))
+    for pair, patch_id in fresh.items():
+        memo.keep_patch_id(keys[pair], patch_id)
+    ids = known | fresh
+    return tuple(replace(topic, patch_id=ids[topic.own_from, topic.own_to] or "") for topic in topics)
 
 
 def _refused(pull: Pull, refused: Refusal) -> LeftOut:
     return leave_out(pull, Outcome.EXCLUDED, refused.reason, refused.detail, files=refused.files)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What git says of pull requests, read for all of them at once."""
+
+    changes: Mapping[Pair, tuple[Change, ...]]
+    """From where each was cut to its head."""
+    ways: Mapping[Pair, Walk]
+    """Its own commits, and all that the base has not."""
+    on_the_way: Mapping[Pair, tuple[Change, ...]]
+    """What its own commits change one by one, where they are few."""
+
+    @classmethod
+    def read(cls, store: Repository, base: Base, pulls: Sequence[Pull]) -> _Facts:
+        own = [(pull.merge_base, pull.head) for pull in pulls]
+        ways = lookup.walks(store, [*own, *((base.commit, pull.head) for pull in pulls)])
+        changes = lookup.changes(store, own)
+        few = {pair: ways[pair] for pair in own if len(ways[pair].parents) <= _FEW and not _is_one_step(pair, ways)}
+        # One commit changes what the whole does.
+        one = {pair: changes[pair] for pair in own if _is_one_step(pair, ways)}
+        return cls(changes, ways, one | lookup.changes_on_the_way(store, few))
+
+
+def _is_one_step(pair: Pair, ways: Mapping[Pair, Walk]) -> bool:
+    begin, end = pair
+    parents = ways[pair].parents
+    return len(parents) == 1 and parents[end][:1] == (begin,)
 
 
 @dataclass
@@ -60,10 +107,11 @@ class _Ground:
     patches: tuple[Topic, ...]
     protected: tuple[str, ...]
     carried_below: tuple[str, ...]
+    facts: _Facts
     stacks: dict[tuple[str, ...], tuple[Sha, tuple[str, ...]]] = field(default_factory=dict)
 
     def take(self, pull: Pull) -> Topic | LeftOut:
-        changes = self.store.changes(pull.merge_base, pull.head)
+        changes = self.facts.changes[pull.merge_base, pull.head]
         if not changes:
             detail = f"its head has the files of {pull.merge_base[:12]} in {pull.target}, from which it was cut"
             return leave_out(pull, Outcome.EXCLUDED, Reason.EMPTY, detail)
@@ -89,11 +137,13 @@ class _Ground:
         Merged by its head, it would be in the history of `deploy` all the same, where nobody who looks at the
         diff sees it, and GitHub takes no workflow from a workflow's token.
         """
-        on_the_way = self.store.changes_on_the_way(pull.merge_base, pull.head)
+        on_the_way = self.facts.on_the_way.get((pull.merge_base, pull.head))
+        if on_the_way is None:
+            on_the_way = self.store.changes_on_the_way(pull.merge_base, pull.head)
         return refusal(self.store, on_the_way, self.protected) is not None
 
     def _by_head(self, pull: Pull, changes: Sequence[Change]) -> Topic:
-        contained = set(self.store.commits(pull.head, f"^{self.base.commit}"))
+        contained = self.facts.ways[self.base.commit, pull.head].parents
         requires = tuple(patch.name for patch in self.patches if patch.commit in contained)
         return self._topic(pull, pull.head, tuple(change.path for change in changes), requires, ())
 
@@ -125,7 +175,7 @@ class _Ground:
             commit=commit,
             own_from=pull.merge_base,
             own_to=pull.head,
-            patch_id=self.store.patch_id(pull.merge_base, pull.head),
+            patch_id="",
             paths=tuple(map(readable, paths)),
             requires=requires,
             target=pull.target,
@@ -140,13 +190,14 @@ class _Ground:
 
         The commits of an older stack are known by their subject, which is the patch's title.
         """
-        walk = ("--no-show-signature", "--format=%H%x00%s", pull.head, f"^{self.base.commit}", "--")
-        # Not splitlines(): a subject may hold what Python takes for the end of a line.
-        rows = [line.split("\0") for line in self.store.run("log", *walk).split("\n") if line]
-        commits = {row[0] for row in rows}
-        own = set(self.store.commits(pull.head, f"^{pull.merge_base}"))
-        from_stack = pull.target == f"stack/{self.lane}"
-        titles = {row[1] for row in rows if row[0] not in own} if from_stack else set()
+        commits = self.facts.ways[self.base.commit, pull.head].parents
+        titles: set[str] = set()
+        if pull.target == f"stack/{self.lane}":
+            walk = ("--no-show-signature", "--format=%H%x00%s", pull.head, f"^{self.base.commit}", "--")
+            # Not splitlines(): a subject may hold what Python takes for the end of a line.
+            rows = [line.split("\0") for line in self.store.run("log", *walk).split("\n") if line]
+            own = self.facts.ways[pull.merge_base, pull.head].parents
+            titles = {row[1] for row in rows if row[0] not in own}
         return tuple(patch for patch in self.patches if patch.commit in commits or patch.title in titles)
 
     def _stack(self, patches: tuple[Topic, ...]) -> tuple[Sha, tuple[str, ...]]:
