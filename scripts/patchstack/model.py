@@ -75,6 +75,8 @@ class Pull:
     url: str = ""
     newer_head: Sha | None = None
     """Where it is now, when that is not what was admitted: it waits for an admission of its own."""
+    barred_by: str = ""
+    """The rollback that barred this head; empty for all others."""
 
 
 @dataclass(frozen=True)
@@ -572,3 +574,7 @@ class NightReport:
     """None for a night that takes all that there is, and for a hotfix that ended before its plan."""
     losses: Losses | None = None
     """None where the night ended before its merge."""
+    held: LedgerLine | None = None
+    """The hold in force: what passes is not promoted."""
+    bars: tuple[tuple[str, Bar], ...] = ()
+    """What is barred, each with the id of the rollback that barred it."""

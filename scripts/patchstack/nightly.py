@@ -30,6 +30,8 @@ from patchstack.errors import (
 from patchstack.git import without_secret
 from patchstack.losses import Losses
 from patchstack.model import (
+    Action,
+    Bar,
     Candidates,
     Composition,
     GuardReport,
@@ -48,6 +50,8 @@ from patchstack.model import (
     Verdict,
 )
 from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
+from patchstack.release.hold import require_unbarred
+from patchstack.release.ledger import History
 from patchstack.release.loss import require_few
 from patchstack.release.remote import RemoteState
 from patchstack.release.repair import next_moment
@@ -56,10 +60,12 @@ from patchstack.report.markdown import render_markdown
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
+from patchstack.verbs.barred import bars_in_force
 from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.image import image_settings, make_image
 from patchstack.verbs.image_check import check_image
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
+from patchstack.verbs.inputs import require_as_planned
 from patchstack.verbs.losses import write_losses
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote
@@ -118,6 +124,8 @@ class _Sofar:
     onto: Sha | None = None
     """The tip of the deploy branch when this process planned; None: there was none, or another process planned."""
     range_diffs: tuple[RangeDiff, ...] = ()
+    held: LedgerLine | None = None
+    bars: tuple[tuple[str, Bar], ...] = ()
     notes: list[str] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     nothing_to_do: bool = False
@@ -146,6 +154,8 @@ class _Sofar:
             image=image,
             previous=report.previous,
             range_diffs=report.range_diffs,
+            held=report.held,
+            bars=report.bars,
             notes=[note for note in report.notes if note not in {NO_GITHUB, *NOT_OVER.values()}],
             timings=list(report.timings),
             no_github=NO_GITHUB in report.notes,
@@ -292,6 +302,9 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         with clock.stage("remote"), work.progress.stage("remote"):
             _repair(work, sofar, open_remote(work))
     with clock.stage("promote"), work.progress.stage("promote"):
+        _look_at_orders(sofar, open_remote(work).history)
+        if sofar.held is not None:
+            return
         promoted = promote(work, run, onto=sofar.onto)
         sofar.promotion = promoted.promotion
         sofar.notes += promoted.notes
@@ -329,6 +342,7 @@ def _test(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing)
     if sofar.image.image is not None:
         with clock.stage("image check"), work.progress.stage("image check"):
             sofar.image_tests = check_image(work, run, sofar.composition, sofar.image)
+    require_as_planned(work, sofar.composition)  # else an hour of guards is for nothing
     with clock.stage("test"), work.progress.stage("test"):
         sofar.tests = run_guards(work, run, sofar.composition, jobs=doing.jobs, deadline=doing.deadline)
 
@@ -341,11 +355,13 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         next_moment(remote.history, now_utc())  # with a wrong clock nothing would come of the night
         sofar.onto = remote.deploy.commit if remote.deploy else None
         sofar.previous = remote.history.last.line if remote.history.last else None
+        _look_at_orders(sofar, remote.history)
         may_write = doing.until is Until.PROMOTE
         if may_write:
             _repair(work, sofar, remote)
     with clock.stage("plan"), work.progress.stage("plan"):
         sofar.plan = plan(work, run, listed=listed, only=doing.only)
+        require_unbarred(remote.history, sofar.plan.fingerprint, sofar.plan.steps)
     if doing.only:
         sofar.notes += hotfix_notes(remote.history.foreign_on_top, remote.branch)
     elif not doing.force and _is_settled(work, sofar.plan, remote):
@@ -363,6 +379,12 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
     return made
 
 
+def _look_at_orders(sofar: _Sofar, history: History) -> None:
+    """What operators have said that this night obeys, as far as it is in force now."""
+    sofar.held = history.hold.line if history.hold else None
+    sofar.bars = bars_in_force(history)
+
+
 def _repair(work: Workplace, sofar: _Sofar, remote: RemoteState) -> None:
     sofar.may_write = True
     sofar.notes += repair(work, remote)
@@ -370,8 +392,14 @@ def _repair(work: Workplace, sofar: _Sofar, remote: RemoteState) -> None:
 
 
 def _is_settled(work: Workplace, planned: MergePlan, remote: RemoteState) -> bool:
-    """Whether this very plan is deployed, its proof is young enough, and no night has been red since."""
+    """Whether this very plan is deployed, its proof is young enough, and no night has been red since.
+
+    After a rollback or a release it is not: whoever said so waits for a night.
+    """
     last = remote.history.last
+    newest_said = next((one for one in remote.history.entries if one.line.action is not Action.HOLD), None)
+    if newest_said is None or newest_said.line.action is not Action.NIGHT:
+        return False
     if last is None or last.line.fingerprint != planned.fingerprint.digest or remote.history.foreign_on_top:
         return False
     if now_utc() - datetime.fromisoformat(last.line.at) > timedelta(days=work.config.max_age_days):
@@ -405,6 +433,8 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         composition=sofar.composition,
         hotfix=known.hotfix if (known := sofar.composition or sofar.plan) else None,
         losses=sofar.losses,
+        held=sofar.held,
+        bars=sofar.bars,
         image=sofar.image,
         tests=sofar.tests,
         image_tests=sofar.image_tests,

@@ -84,7 +84,7 @@ def release_hold(options: Options, names: tuple[str, ...], reason: str, dry_run:
 
 def _show(work: Workplace, done: Promoted, *, as_json: bool, dry_run: bool) -> None:
     from patchstack import store
-    from patchstack.report.operator import render_operation
+    from patchstack.report.terminal import render_operation
 
     for note in done.notes:
         work.progress(note)

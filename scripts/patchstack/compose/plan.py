@@ -51,8 +51,8 @@ def fingerprint(
     ``patches`` is the series in order, each slug with the digest of its header and diffs; ``inputs`` are
     further ones by name (guards, locks, configuration), each with its digest. A pull request counts with the
     head that is to be merged, also when that is left out for what is in it: a new head may merge where the old
-    one did not. A blocked one counts, for it bars others. One that is skipped, waits, is gone or is no candidate
-    does not; nor does a title, a newer head, or the reason for a skip.
+    one did not. A blocked or barred one counts, for it bars others. One that is skipped, waits, is gone or is no
+    candidate does not; nor does a title, a newer head, or the reason for a skip.
     """
     base = candidates.base
     off = {item.name: item.reason.value for item in candidates.left_out if item.kind is Kind.PATCH}
@@ -61,7 +61,8 @@ def fingerprint(
     heads = {
         item.name: item.head or "" for item in judged if item.kind is Kind.PULL and because(skips, item.name) is None
     }
-    heads |= {pull.name: f"{pull.head} (blocked)" for pull in candidates.blocked}
+    heads |= {pull.name: f"{pull.head} (blocked)" for pull in candidates.blocked if not pull.barred_by}
+    barred = {f"barred {pull.name} {pull.head}": "" for pull in candidates.blocked if pull.barred_by}
     named = {
         "lane": lane,
         "base": f"{base.name} {base.tree}",
@@ -69,6 +70,7 @@ def fingerprint(
         "git": ".".join(map(str, git_version)),
         **{f"left out {slug}": reason for slug, reason in off.items()},
         **{f"pull request {name}": head for name, head in heads.items()},
+        **barred,
         **inputs_here(patchstack_version, patches, skips, protected, inputs),
     }
     pairs = tuple(sorted(named.items()))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from patchstack.errors import ConfigError, UsageError
 from patchstack.git import Repository
-from patchstack.model import Base, LeftOut, Outcome, Reason, Topic
+from patchstack.model import Base, LeftOut, Outcome, Reason, Sha, Topic
 from patchstack.patches.header import Patch
 from patchstack.patches.mutants import with_mutants
 from patchstack.patches.series import with_required
@@ -27,6 +27,7 @@ def build_topics(
     *,
     optional_on: Collection[str],
     without: Collection[str] = (),
+    barred: Mapping[tuple[str, Sha], str] | None = None,
     releases: Mapping[str, Base] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
@@ -34,7 +35,8 @@ def build_topics(
 
     ``releases`` gives other releases by version: a diff that was cut on another one than ``base`` is compared
     with it (`releases_to_compare` tells which). A release that matches no key of `bases` has the cure by
-    itself: what requires such a patch needs nothing in its place.
+    itself: what requires such a patch needs nothing in its place. ``barred`` says why a patch may not be in tonight as
+    it is, by slug and commit: an optional one is left out then.
 
     Raises `CompositionError` when a patch does not apply: it names the patch, the file, the hunk and the
     definition around it.
@@ -48,6 +50,9 @@ def build_topics(
         if reason is None:
             progress(f"patch {patch.slug}")
             made = site.topic(patch)
+            why = (barred or {}).get((made.name, made.head)) if isinstance(made, Topic) and patch.optional else None
+            if why is not None:
+                made = leave_out(patch, Outcome.EXCLUDED, Reason.BARRED, why)
             if isinstance(made, Topic):
                 topics.append(with_mutants(store, made, patch, base.version))
                 continue

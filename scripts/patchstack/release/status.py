@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from patchstack.errors import Incomplete
 from patchstack.git import Repository
-from patchstack.model import LedgerLine, NightReport, Sha, Status, Verdict
-from patchstack.release.ledger import Entry
+from patchstack.model import Bar, LedgerLine, NightReport, Sha, Status, Verdict
+from patchstack.release.ledger import History
 from patchstack.release.promote import NIGHTLY
 from patchstack.release.remote import RemoteState, read_remote
 from patchstack.release.tags import TagFault, tag_faults
@@ -19,12 +19,14 @@ from patchstack.release.tags import TagFault, tag_faults
 class ChannelStatus:
     name: str
     night: str | None
-    """The newest night that moved it; None: it never moved."""
+    """The newest night that moved it and stands; None: there is none."""
     tag: str | None
     current: bool
-    """That night is the one just promoted."""
+    """That night is the one that is deployed."""
     why_not: tuple[str, ...]
     """What kept it from moving in the last run, as far as this machine knows."""
+    taken_back: str | None = None
+    """The night that moved it last, where a rollback took that one back."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,14 @@ class StatusReport:
     tip: Sha | None
     """The branch's tip on the remote; None: there is no such branch yet."""
     night: LedgerLine | None
-    """The night just promoted; None: no night was ever promoted here."""
+    """What is deployed: the night just promoted, or a rollback; None: no night was ever promoted here."""
     night_commit: Sha | None
     age_s: int | None
-    """Seconds since it was promoted."""
+    """Seconds since that was put there."""
     nights: int
+    """How many were promoted, also those that were taken back."""
     foreign_on_top: int
-    """Commits on the branch above the newest night that no promotion made."""
+    """Commits on the branch above what is deployed that patchstack did not make."""
     channels: tuple[ChannelStatus, ...]
     tags_missing: tuple[str, ...]
     tags_elsewhere: tuple[TagFault, ...]
@@ -95,6 +98,10 @@ class StatusReport:
     """Why the registry could not be asked; empty where it answered, or there was nothing to ask."""
     newest: Sign | None = None
     """The newest night that was promoted, tested, or found nothing to do."""
+    held: LedgerLine | None = None
+    """The hold in force."""
+    bars: tuple[tuple[str, Bar], ...] = ()
+    """What is barred, each with the id of the rollback that barred it."""
     overdue: str = ""
     """With an age that was asked about: one sentence, if no night is as young; else empty."""
 
@@ -132,7 +139,10 @@ def read_status(
     found = describe(
         state, url or "", lane=lane, branch=branch, now=now, channels=channels, latest=latest, verdicts=judged
     )
-    signs = signs_of(found.night, [report for report in reports if report.lane == lane], settled)
+    promoted = state.history.nights if state else ()
+    signs = signs_of(
+        promoted[0].line if promoted else None, [report for report in reports if report.lane == lane], settled
+    )
     # Machines' clocks differ: what is in the future is believed as far as an old night would be.
     believed = [sign for sign in signs if max_age is None or datetime.fromisoformat(sign.at) - now <= max_age]
     newest = max(believed, key=lambda sign: datetime.fromisoformat(sign.at), default=None)
@@ -140,7 +150,10 @@ def read_status(
 
 
 def signs_of(night: LedgerLine | None, reports: Sequence[NightReport], settled: Settled | None) -> list[Sign]:
-    """Every night that counts as a sign that nights still run; a red one does, for it says so itself."""
+    """Every night that counts as a sign that nights still run; a red one does, for it says so itself.
+
+    ``night`` is the newest that was promoted, also when it was taken back: a rollback is no night.
+    """
     found = [Sign("promoted", night.night, night.at)] if night else []
     found += [Sign("found nothing to do", settled.night, settled.at)] if settled else []
     for report in reports:
@@ -176,9 +189,9 @@ def describe(
     verdicts: Sequence[Verdict],
 ) -> StatusReport:
     """`read_status` without the remote; pure."""
-    nights = state.history.nights if state else ()
-    last = nights[0] if nights else None
-    faults = tag_faults(nights, state.tags) if state else ()
+    history = state.history if state else History(())
+    nights, standing, last, hold = history.nights, history.standing, history.last, history.hold
+    faults = tag_faults(history.entries, state.tags) if state else ()
     moved = tuple(name for night in nights for name in night.line.channels)
     names = dict.fromkeys((*channels, *moved))
     return StatusReport(
@@ -190,25 +203,30 @@ def describe(
         night_commit=last.commit if last else None,
         age_s=int((now - datetime.fromisoformat(last.line.at)).total_seconds()) if last else None,
         nights=len(nights),
-        foreign_on_top=state.history.foreign_on_top if state else 0,
-        channels=tuple(_channel(name, nights, verdicts) for name in names),
+        foreign_on_top=history.foreign_on_top,
+        channels=tuple(_channel(name, history, verdicts) for name in names),
         tags_missing=tuple(fault.name for fault in faults if fault.found is None),
         tags_elsewhere=tuple(fault for fault in faults if fault.found is not None),
         last_run=_last_run(latest),
-        image_night=next((night.line.night for night in nights if night.line.image), None),
+        image_night=next((entry.content for entry in standing if entry.line.image), None),
+        held=hold.line if hold else None,
+        bars=tuple((entry.line.night, bar) for entry, bar in history.bars),
     )
 
 
-def _channel(name: str, nights: Sequence[Entry], verdicts: Sequence[Verdict]) -> ChannelStatus:
-    mover = next((night for night in nights if name in night.line.channels), None)
+def _channel(name: str, history: History, verdicts: Sequence[Verdict]) -> ChannelStatus:
+    mover = next((entry for entry in history.standing if name in entry.line.channels), None)
+    newest = next((night for night in history.nights if name in night.line.channels), None)
+    stands = {entry.content for entry in history.standing}
     red = [verdict for verdict in verdicts if verdict.channel == name and verdict.status is not Status.PASS]
     why_not = tuple(reason for verdict in red for reason in verdict.reasons)
     return ChannelStatus(
         name=name,
-        night=mover.line.night if mover else None,
+        night=mover.content if mover else None,
         tag=mover.line.tag if mover else None,
-        current=mover is not None and mover is nights[0],
+        current=mover is not None and mover is history.last,
         why_not=why_not,
+        taken_back=newest.content if newest is not None and newest.content not in stands else None,
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from patchstack.model import LedgerLine
-from patchstack.report import words
+from patchstack.model import Bar, LedgerLine
+from patchstack.report import operator, words
 from patchstack.report.markdown import render_page
-from patchstack.report.page import Line, Page, Quoted, Section, Table
+from patchstack.report.page import Badge, Line, Page, Quoted, Section, Table
 from patchstack.report.terminal import page_text
 
-NIGHTS, PULL = "Promoted nights", "How to pull them"
+NIGHTS, SAID, PULL = "Promoted nights", "Said by operators", "How to pull them"
+TAKEN_BACK = "taken back"
 COLUMNS = ("Night", "Promoted", "Channels", "Tag", "Base", "In it", "Image")
 NO_IMAGE = "none"
 
@@ -29,6 +30,14 @@ class LedgerView(Protocol):
     def nights(self) -> Sequence[LedgerLine]: ...
     @property
     def promoted(self) -> int: ...
+    @property
+    def taken_back(self) -> tuple[str, ...]: ...
+    @property
+    def said(self) -> Sequence[LedgerLine]: ...
+    @property
+    def held(self) -> LedgerLine | None: ...
+    @property
+    def bars(self) -> Sequence[tuple[str, Bar]]: ...
 
 
 def render_ledger(ledger: LedgerView) -> str:
@@ -47,14 +56,17 @@ def ledger_page(ledger: LedgerView) -> Page:
         return Page(title, (words.no_night(ledger.branch, ledger.remote),))
     shown = words.count(len(ledger.nights), "night", "nights")
     lead: Line = (f"The newest {shown} of {ledger.promoted} on ", Quoted(ledger.branch), ".")
-    rows = tuple(map(_row, ledger.nights))
-    parts = (Section(NIGHTS, table=Table(COLUMNS, rows)), Section(PULL, items=tuple(map(_pull, ledger.nights))))
-    return Page(title, (lead, words.published_on(ledger.remote)), parts)
+    rows = tuple(_row(night, taken_back=night.night in ledger.taken_back) for night in ledger.nights)
+    parts = [Section(NIGHTS, table=Table(COLUMNS, rows))]
+    parts += [Section(SAID, items=tuple(map(operator.told, ledger.said)))] if ledger.said else []
+    parts += [*operator.bars_section(ledger.bars), Section(PULL, items=tuple(map(_pull, ledger.nights)))]
+    held = (operator.held(ledger.held),) if ledger.held else ()
+    return Page(title, (lead, *held, words.published_on(ledger.remote)), tuple(parts))
 
 
-def _row(night: LedgerLine) -> tuple[Line, ...]:
+def _row(night: LedgerLine, *, taken_back: bool) -> tuple[Line, ...]:
     return (
-        (Quoted(night.night),),
+        (Quoted(night.night), *((" ", Badge(TAKEN_BACK)) if taken_back else ())),
         (Quoted(night.at),),
         words.names_all(night.channels),
         (Quoted(night.tag),),

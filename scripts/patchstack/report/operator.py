@@ -7,18 +7,14 @@ from collections.abc import Sequence
 from patchstack.model import Action, Bar, Barring, LedgerLine, Promotion
 from patchstack.report import words
 from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section, Table
-from patchstack.report.terminal import page_text
 
 BARRED = "Barred"
+ROWS = 30
 TITLES = {
     Action.ROLLBACK: "Rollback",
     Action.HOLD: "Hold",
     Action.RELEASE: "Release",
 }
-
-
-def render_operation(promotion: Promotion, dry_run: bool) -> str:
-    return page_text(operation_page(promotion, dry_run))
 
 
 def operation_page(promotion: Promotion, dry_run: bool) -> Page:
@@ -56,6 +52,12 @@ def reason(line: LedgerLine) -> tuple[Line, ...]:
     return (("Because: ", Prose(line.because)),) if line.because else ()
 
 
+def told(line: LedgerLine) -> Line:
+    """One entry of the ledger that is no night, in one line."""
+    why: Line = (" Because: ", Prose(line.because)) if line.because else ()
+    return (Quoted(line.at), " ", Badge(line.action.value), " ", Quoted(line.night), ": ", *did(line), *why)
+
+
 def _release(names: Sequence[str]) -> Quoted:
     quoted = " ".join(f"'{name}'" if "#" in name else name for name in names)
     return Quoted(f"patchstack release-hold {quoted}".strip(), whole=True)
@@ -75,5 +77,8 @@ def held(line: LedgerLine) -> Line:
     return (Badge("on hold"), " since ", Quoted(line.at), *why, ": nights are tested and not promoted; ", _release(()))
 
 
-def in_force(bar: Bar, rollback: str) -> Line:
-    return (*bar_said(bar), "; barred by rollback ", Quoted(rollback))
+def bars_section(bars: Sequence[tuple[str, Bar]]) -> tuple[Section, ...]:
+    """What is in force, each with the rollback that it is from; nothing where nothing is barred."""
+    shown = bars[:ROWS]
+    items = tuple((*bar_said(bar), "; since rollback ", Quoted(rollback)) for rollback, bar in shown)
+    return (Section(BARRED, items=items, more=words.more(len(bars) - len(shown))),) if bars else ()

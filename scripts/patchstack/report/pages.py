@@ -10,7 +10,7 @@ from patchstack.model import (
     Promotion,
     Verdicts,
 )
-from patchstack.report import hotfix, image_words, loss_words, sections, words
+from patchstack.report import hotfix, image_words, loss_words, operator, sections, words
 from patchstack.report.page import Line, Page, Prose, Quoted, Section, Table
 
 
@@ -26,6 +26,7 @@ def night_page(report: NightReport) -> Page:
     if composition and not report.nothing_to_do:
         parts += sections.tests(report.tests)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
+    parts += operator.bars_section(report.bars)
     parts += sections.range_diffs(report.previous, report.range_diffs)
     parts += sections.asked(report.asked)
     parts += sections.timings(report.timings)
@@ -46,6 +47,7 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
         lines += [words.moved(report.promotion), words.tagged(report.promotion.line.tag)]
     elif not report.nothing_to_do:
         lines.append(words.NOTHING_MOVED)
+    lines += [operator.held(report.held)] if report.held else []
     if report.image and report.image.image:
         lines.append(image_words.pulled(report.image.image))
     lines += hotfix.lead(report.hotfix)

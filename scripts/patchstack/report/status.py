@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from patchstack.model import LedgerLine, Sha, Status
-from patchstack.report import image_words, words
+from patchstack.model import Bar, LedgerLine, Sha, Status
+from patchstack.report import image_words, operator, words
 from patchstack.report.page import Line, Page, Section
 
 
@@ -24,6 +24,8 @@ class ChannelView(Protocol):
     def current(self) -> bool: ...
     @property
     def why_not(self) -> tuple[str, ...]: ...
+    @property
+    def taken_back(self) -> str | None: ...
 
 
 class TagView(Protocol):
@@ -99,6 +101,10 @@ class StatusView(Protocol):
     def registry_problem(self) -> str: ...
     @property
     def newest(self) -> SignView | None: ...
+    @property
+    def held(self) -> LedgerLine | None: ...
+    @property
+    def bars(self) -> Sequence[tuple[str, Bar]]: ...
 
 
 def status_page(status: StatusView) -> Page:
@@ -109,6 +115,8 @@ def status_page(status: StatusView) -> Page:
     else:
         lead += [
             words.deployed(status.night, status.branch, status.age_s),
+            *operator.reason(status.night),
+            *((operator.held(status.held),) if status.held else ()),
             words.at_tip(status.tip, status.night),
             words.ledger_included(status.night),
             words.ledger_left_out(status.night),
@@ -116,12 +124,12 @@ def status_page(status: StatusView) -> Page:
             *image_words.deployed(status.night, status.image_night),
         ]
         channels = tuple(
-            words.channel_current(channel.name)
+            words.channel_current(channel.name, channel.taken_back)
             if channel.current
-            else words.channel_behind(channel.name, channel.night, channel.tag, channel.why_not)
+            else words.channel_behind(channel.name, channel.night, channel.tag, channel.why_not, channel.taken_back)
             for channel in status.channels
         )
-        parts.append(Section(words.VERDICTS, items=channels))
+        parts += [Section(words.VERDICTS, items=channels), *operator.bars_section(status.bars)]
     if status.foreign_on_top:
         lead.append(words.foreign(status.foreign_on_top, status.branch))
     if status.last_run:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
 from patchstack.model import Composition, GuardReport, ImageTests, MergePlan, NightReport, Promotion, Verdicts
-from patchstack.report import image_words, pages, words
+from patchstack.report import image_words, operator, pages, words
 from patchstack.report.inert import visible
 from patchstack.report.page import Badge, Block, Line, Link, Page, Prose, Quoted, Section, Table
 from patchstack.report.status import StatusView, status_page
@@ -65,6 +65,10 @@ def render_proof(report: GuardReport) -> str:
 
 def render_promotion(promotion: Promotion, dry_run: bool) -> str:
     return page_text(pages.promotion_page(promotion, dry_run))
+
+
+def render_operation(promotion: Promotion, dry_run: bool) -> str:
+    return page_text(operator.operation_page(promotion, dry_run))
 
 
 def render_image_tests(tests: ImageTests) -> str:

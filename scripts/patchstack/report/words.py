@@ -170,7 +170,7 @@ def _move(promotion: Promotion) -> Line:
 
 
 def nothing_to_do(previous: LedgerLine | None) -> Line:
-    night: Line = ("night ", Quoted(previous.night)) if previous else ("the last promoted night",)
+    night: Line = ("night ", Quoted(content(previous))) if previous else ("the last promoted night",)
     return ("Nothing to do: ", *night, " had the same inputs. Nothing was built, tested or moved.")
 
 
@@ -316,7 +316,13 @@ def verdict(item: Verdict, moved_channels: Sequence[str] | None) -> Line:
 
 def since(previous: LedgerLine, changed: int, new: int, gone: int, unchanged: int) -> Line:
     numbers = f"{changed} changed, {new} new, {gone} gone, {unchanged} unchanged"
-    return ("Since night ", Quoted(previous.night), f": {numbers}.")
+    back: Line = (", which ", Quoted(previous.night), " went back to") if previous.to else ()
+    return ("Since night ", Quoted(content(previous)), *back, f": {numbers}.")
+
+
+def content(line: LedgerLine) -> str:
+    """The night whose content a ledger line is of."""
+    return line.to or line.night
 
 
 def difference(name: str, change: str, why: str = "") -> Line:
@@ -376,6 +382,9 @@ def no_night(branch: str, remote: str) -> Line:
 
 
 def deployed(line: LedgerLine, branch: str, age_s: int) -> Line:
+    if line.to:
+        back: Line = (" holds night ", Quoted(line.to), " again, since rollback ", Quoted(line.night))
+        return (Quoted(branch), *back, f" {age(age_s)} at ", Quoted(line.at), ".")
     return (Quoted(branch), " holds night ", Quoted(line.night), f", promoted {age(age_s)} at ", Quoted(line.at), ".")
 
 
@@ -405,13 +414,24 @@ def foreign(number: int, branch: str) -> Line:
     return (f"{commits} on top of ", Quoted(branch), " came from no promotion; the next night goes on from there.")
 
 
-def channel_current(name: str) -> Line:
+def channel_current(name: str, taken_back: str | None = None) -> Line:
+    if taken_back:
+        back: Line = (": night ", Quoted(taken_back), ", which had moved it, was taken back")
+        return (Quoted(name), " ", Badge("went back"), " with this rollback", *back)
     return (Quoted(name), " ", Badge("moved"), " with this night")
 
 
-def channel_behind(name: str, night: str | None, tag: str | None, why_not: Sequence[str]) -> Line:
-    place: Line = (" stays at night ", Quoted(night), " ", Quoted(tag or "")) if night else (" never moved",)
-    why = joined([(Prose(reason),) for reason in why_not]) or (
+def channel_behind(
+    name: str, night: str | None, tag: str | None, why_not: Sequence[str], taken_back: str | None = None
+) -> Line:
+    """``taken_back``: the night that moved it last, where a rollback took that one back."""
+    place: Line = (" never moved",)
+    if night:
+        place = (" went back to night " if taken_back else " stays at night ", Quoted(night), " ", Quoted(tag or ""))
+    elif taken_back:
+        place = (" has no night that stands",)
+    back: Line = ("night ", Quoted(taken_back), ", which had moved it, was taken back") if taken_back else ()
+    why = joined([*([back] if back else []), *((Prose(reason),) for reason in why_not)]) or (
         "no reason is kept on this machine; the night's report has it",
     )
     return (Quoted(name), *place, ": ", *why)

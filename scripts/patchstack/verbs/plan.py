@@ -25,6 +25,7 @@ from patchstack.pulls.discover import Discovered, discover
 from patchstack.pulls.refs import read_pulls
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, read_releases, validate
+from patchstack.verbs.barred import barred_heads, listed_once, why_barred, without_barred
 from patchstack.verbs.hotfix import candidates_of_hotfix
 from patchstack.verbs.inputs import read_inputs, skips
 from patchstack.verbs.remote import list_remote, open_remote
@@ -183,16 +184,19 @@ def _candidates(
     listed: Mapping[str, Sha] | None,
 ) -> Candidates:
     needed = releases_to_compare(patches, base.version)
+    listed = listed_once(work, listed)
+    barred = barred_heads(work, listed)
     topics, left_out = build_topics(
         store,
         base,
         patches,
         optional_on=work.lane.optional,
         without=without,
+        barred={(name, head): why_barred(name, by) for (name, head), by in barred.items()},
         releases=read_releases(work, store, needed),
         progress=work.progress,
     )
-    found = discovered(work, store, base, listed)
+    found = without_barred(store, discovered(work, store, base, listed), barred)
     pull_candidates, unfit = pull_topics(
         store,
         base,

@@ -10,6 +10,7 @@ from pathlib import Path
 from patchstack.errors import ImageError, RemoteError, UsageError
 from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Sha, Verdicts
 from patchstack.regress.gate import image_to_promote
+from patchstack.release.hold import require_promotable
 from patchstack.release.ledger import Entry
 from patchstack.release.loss import require_few
 from patchstack.release.promote import Source, decide
@@ -44,8 +45,9 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
     ``onto`` is the tip that the run was planned on, where that is known: otherwise clocks decide what the run could
     know of. A run that is on the branch already counts as promoted, and nothing is pushed.
 
-    Raises `UsageError` when the verdict is not on this composition, or the run was taken back, `Incomplete` when
-    more of what is deployed is missing than may be, or what decides the night has changed since its plan,
+    Raises `UsageError` when the verdict is not on this composition, or the run was taken back, `Incomplete` while
+    promotion is on hold, when a rollback barred this plan or a head in it, when more of what is deployed is missing
+    than may be, or what decides the night has changed since its plan,
     `RemoteError` when another night was promoted since the run began, and `ImageError` when the registry has not the
     image that was tested.
     """
@@ -60,6 +62,7 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
             f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
             f"now; nothing was moved: run `patchstack test --run {run.id}`"
         )
+    require_promotable(remote.history, composition.fingerprint, composition.included)
     _require_next(run, remote, onto)
     require_onto_deployed(composition.hotfix, remote.history)
     losses = read_losses(work, run, composition, remote.history)

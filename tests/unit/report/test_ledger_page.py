@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchstack.model import LedgerImage, LedgerLine
+from patchstack.model import Bar, LedgerImage, LedgerLine
 from patchstack.report.ledger import ledger_markdown, render_ledger
 
 from . import fixed_night
@@ -36,6 +36,10 @@ class _Ledger:
     branch: str = "deploy"
     remote: str = "the embedded remote"
     promoted: int = 12
+    taken_back: tuple[str, ...] = ()
+    said: tuple[LedgerLine, ...] = ()
+    held: LedgerLine | None = None
+    bars: tuple[tuple[str, Bar], ...] = ()
 
 
 NIGHTS = _Ledger((WITH_IMAGE, LOCAL, fixed_night.PREVIOUS))
