@@ -297,12 +297,12 @@ def test_every_artifact_goes_soon() -> None:
     assert max(kept) <= 30
 
 
-FILLED = {"LANE": "production", "NUMBER": "7"}
+FILLED = {"LANE": "production", "NUMBER": "7", "ONLY": "7"}
 
 
 def verb_line(script: str) -> str:
     """A step's command line with its variables filled in as the workflow fills them."""
-    filled = re.sub(r"\$\{\w+:\+(--[a-z-]+)\}", r"\1", script)
+    filled = re.sub(r"\$\{\w+:\+(--[^{}]+)\}", r"\1", script)
     return re.sub(r'"\$(\w+)"', lambda name: FILLED.get(name[1], name[1]), filled)
 
 
@@ -315,6 +315,35 @@ def test_a_step_is_one_command_and_every_verb_and_option_exists(name: str, scrip
         return
     assert script.startswith(".venv/bin/patchstack "), name
     parse(verb_line(script))
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ("", []),
+        ("#41", ["--onto", "previous", "--only", "#41"]),
+        ("41 --force; touch x", ["--onto", "previous", "--only", "41 --force; touch x"]),
+        ("$(touch x)*", ["--onto", "previous", "--only", "$(touch x)*"]),
+    ],
+)
+def test_a_hotfix_that_is_asked_for_by_hand_is_one_word_whatever_it_is(
+    tmp_path: Path, only: str, words: list[str]
+) -> None:
+    (step,) = [step for step in workflow("nightly")["jobs"]["compose"]["steps"] if step.get("name") == "Plan and merge"]
+    assert (step["env"]["ONLY"], workflow("nightly")["on"]["workflow_dispatch"]["inputs"]["only"]["default"]) == (
+        "${{ inputs.only || '' }}",
+        "",
+    )
+    (options,) = re.findall(r"\$\{ONLY:\+[^{}]+\}", step["run"])
+    printed = subprocess.run(
+        ["bash", "-e", "-c", f'for word in {options}; do printf "%s\\n" "$word"; done'],
+        env={"ONLY": only},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (printed.stdout.splitlines(), list(tmp_path.iterdir())) == (words, [])
 
 
 def test_a_wrong_verb_or_option_would_be_seen() -> None:
