@@ -7,6 +7,8 @@ assert fork.night().promotion
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +59,7 @@ class Fork:
         write_repository(self.folder)
         self.configure()
         self.patches = Bench(self.work.store(), self.folder)
-        self.monkeypatch.setattr(nightly, "run_guards", _green)
+        self.monkeypatch.setattr(nightly, "run_guards", green)
 
     def configure(self, text: str = "") -> None:
         (self.folder / "deploy.yaml").write_text(text or CONFIG.format(upstream=self.upstream, most=self.most))
@@ -85,6 +87,24 @@ class Fork:
         """Their refs go, as those of deleted pull requests do."""
         self.remote.set_refs({f"refs/pull/{number}/head": None for number in numbers})
 
+    def copied(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fork:
+        """The same fork in another place, with what is in its state folder."""
+        other = copy.copy(self)
+        other.folder, other.monkeypatch = Path(shutil.copytree(self.folder, folder)), monkeypatch
+        other.patches = Bench(other.work.store(), other.folder, order=list(self.patches.order))
+        monkeypatch.setattr(nightly, "run_guards", green)
+        return other
+
+    def write(self, path: str, text: str) -> None:
+        """One file of the repository."""
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(text)
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        text = (self.folder / path).read_text()
+        assert old in text
+        (self.folder / path).write_text(text.replace(old, new))
+
     def night(self, part: Part = WHOLE, **options: bool) -> NightReport:
         self.hour += 1
         self.monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T{self.hour:02}:00:00+00:00")
@@ -102,7 +122,8 @@ class _Stack:
     work: Workplace
 
 
-def _green(work: Workplace, run: Run, composition: Composition, **_: object) -> GuardReport:
+def green(work: Workplace, run: Run, composition: Composition, **_: object) -> GuardReport:
+    """In place of the guards: each says what it should."""
     report = report_on(_Stack(work), composition, select(work, composition, ()))  # type: ignore[arg-type]
     run.write(report)
     return report
