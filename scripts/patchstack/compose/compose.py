@@ -13,7 +13,7 @@ from patchstack.compose.plan import plan
 from patchstack.compose.protected import PROTECTED
 from patchstack.errors import PatchstackError
 from patchstack.git import Repository
-from patchstack.model import Candidates, Composition, Deduped, Fingerprint, LeftOut, MergePlan, Reason, Topic
+from patchstack.model import Candidates, Composition, Deduped, Fingerprint, Kind, LeftOut, MergePlan, Reason, Topic
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def verify(
 
 def _verify_topics(store: Repository, topics: Sequence[Topic]) -> None:
     for topic in topics:
-        if topic.patch_id != store.patch_id(topic.own_from, topic.own_to):
+        if topic.kind is Kind.PULL and topic.patch_id != store.patch_id(topic.own_from, topic.own_to):
             raise PatchstackError(
                 f"{topic.name} is planned with patch id {topic.patch_id or 'none'}, and its diff {topic.own_from}.."
                 f"{topic.own_to} has another: remove the memo folder of the state, and plan again"

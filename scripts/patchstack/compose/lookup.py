@@ -6,6 +6,7 @@ look like a commit's id), the same is asked again one by one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from patchstack.model import Sha
 Pair = tuple[Sha, Sha]
 """Two commits: from the first to the second."""
 
+_ID = re.compile(r"[0-9a-f]{40}")
 _DIFFS_AT_ONCE = 200
 """Their text is in memory, so not those of a whole night."""
 
@@ -133,3 +135,14 @@ def commits(store: Repository, shas: Iterable[Sha]) -> dict[Sha, Commit]:
 
 def _lines(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def lacking(store: Repository, shas: Iterable[Sha]) -> tuple[Sha, ...]:
+    """Those of ``shas`` that ``store`` does not hold as commits."""
+    wanted = tuple(shas)
+    # One that is no id at all, from a file that somebody wrote, must not be taken for two questions.
+    ids = tuple(sha for sha in wanted if _ID.fullmatch(sha))
+    asked = _lines(f"{sha}^{{commit}}" for sha in ids)
+    said = store.run("cat-file", "--batch-check=%(objectname)", stdin=asked).split("\n") if ids else []
+    held = {sha for sha, answer in zip(ids, said, strict=True) if sha == answer}
+    return tuple(sha for sha in wanted if sha not in held)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from patchstack import __version__
+from patchstack.compose import lookup
 from patchstack.compose.compose import compose, verify
 from patchstack.compose.dedup import dedup
+from patchstack.compose.memo import Memo
 from patchstack.compose.octopus import write_stack
 from patchstack.compose.onto import require_whole
 from patchstack.compose.plan import fingerprint
@@ -52,11 +54,13 @@ def plan(
     base = base_of(work, store, work.lane_name)
     run.write(base)
     patches = read_series(work.patches_folder)
-    candidates, hotfix = _candidates(work, store, base, patches, without, listed), None
+    memo = Memo.read(work.state.memo / f"plan-{work.lane_name}.json", store, git)
+    candidates, hotfix = _candidates(work, store, base, patches, without, listed, memo), None
     if only:
         candidates, hotfix = candidates_of_hotfix(work, store, candidates, only, skips(work), listed)
     run.write(candidates)
-    deduped = dedup(store, candidates, skips(work, hotfix))
+    deduped = dedup(store, candidates, skips(work, hotfix), memo)
+    memo.write()
     run.write(deduped)
     named = fingerprint(
         candidates,
@@ -85,10 +89,11 @@ def planned(work: Workplace, run: Run, *, without: Sequence[str] = ()) -> MergeP
 def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
     """Compose the run's candidates; where a carrier falls, dedup and plan of ``run`` are written again.
 
-    ``again``: compose a second time with nothing remembered, and compare.
+    ``again``: compose a second time, step by step and with nothing remembered, and compare.
     """
     store, candidates, before = work.store(), run.read(Candidates), _read_plan(work, run)
     _require_objects(store, run, candidates)
+    memo = Memo.read(work.state.memo / f"merge-{work.lane_name}.json", store, git_version())
     made = compose(
         store,
         candidates,
@@ -96,8 +101,10 @@ def merge(work: Workplace, run: Run, *, again: bool = False) -> Composition:
         skips=skips(work, before.hotfix),
         fingerprint=before.fingerprint,
         protected=work.config.pulls.protected,
+        memo=memo,
         progress=work.progress,
     )
+    memo.write()
     if again:
         passed_over = skips(work, before.hotfix)
         verify(store, candidates, made.composition, skips=passed_over, protected=work.config.pulls.protected)
@@ -170,9 +177,9 @@ def _require_lane(work: Workplace, run: Run, lane: str) -> None:
 
 
 def _require_objects(store: Repository, run: Run, candidates: Candidates) -> None:
-    for sha in (candidates.base.commit, *(topic.commit for topic in candidates.topics)):
-        if not store.has(f"{sha}^{{commit}}"):
-            raise UsageError(f"{sha} of run {run.id} is not in {store.folder}: plan again on this machine")
+    lacking = lookup.lacking(store, [candidates.base.commit, *(topic.commit for topic in candidates.topics)])
+    if lacking:
+        raise UsageError(f"{lacking[0]} of run {run.id} is not in {store.folder}: plan again on this machine")
 
 
 def _candidates(
@@ -182,6 +189,7 @@ def _candidates(
     patches: tuple[Patch, ...],
     without: Sequence[str],
     listed: Mapping[str, Sha] | None,
+    memo: Memo,
 ) -> Candidates:
     needed = releases_to_compare(patches, base.version)
     listed = listed_once(work, listed)
@@ -204,6 +212,7 @@ def _candidates(
         found.pulls,
         lane=work.lane_name,
         protected=work.config.pulls.protected,
+        memo=memo,
         progress=work.progress,
     )
     everyone_else = (*left_out, *found.refused, *unfit)
