@@ -113,7 +113,16 @@ def _finished(folder: Path, key: str) -> Bed | None:
         bed = Bed(folder / str(said["attempt"]) / "bin" / "python", f"{key}-{said['flavour']}", str(said["torch"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return bed if bed.python.exists() else None
+    if not bed.python.exists():
+        return None
+    _show(bed.python.parents[1])
+    return bed
+
+
+def _show(attempt: Path) -> None:
+    """Guards run as somebody else, who must be able to read it; `tempfile` makes a folder for its owner alone."""
+    if attempt.stat().st_mode & 0o777 == 0o700:
+        attempt.chmod(0o755)
 
 
 def _sweep(folder: Path) -> None:
@@ -131,6 +140,7 @@ def _make(locks_dir: Path, folder: Path, key: str, progress: Progress) -> Bed:
     sizes = json.loads(_lock(locks_dir, SIZES).read_text())
     _require_disk(folder, sizes, (SHARED, TORCH_CPU))
     attempt = Path(tempfile.mkdtemp(prefix="attempt-", dir=folder))
+    _show(attempt)
     python = attempt / "bin" / "python"
     process.run([sys.executable, "-m", "venv", "--without-pip", str(attempt)], cwd=attempt)
     progress(f"test bed: torch for the CPU ({_megabytes(sizes, TORCH_CPU)} to download)")

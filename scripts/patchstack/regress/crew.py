@@ -7,7 +7,6 @@ ran on it since the last look, nobody can say who wrote into it.
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,6 +16,7 @@ from pathlib import Path
 from patchstack import process
 from patchstack.deadline import REASON, Deadline
 from patchstack.model import GuardOutcome, GuardResult
+from patchstack.regress import unprivileged
 from patchstack.regress.execute import Tree, child_environment, unanswered
 from patchstack.regress.parts import Part
 from patchstack.regress.steps import Subject
@@ -31,10 +31,12 @@ _PROBE_LIMIT_S = 60.0
 
 def has_own_network(root: Path, tree: Tree) -> bool:
     """Whether a process of the bed gets a network namespace here, as `testbed.network` makes it."""
-    with tempfile.TemporaryDirectory(prefix="patchstack-probe-") as home:
-        environment = child_environment(root, tree, Path(home))
-        argv = [str(tree.python), "-c", _PROBE]
-        return process.run(argv, env=environment, timeout_s=_PROBE_LIMIT_S, check=False).returncode == 0
+    with unprivileged.cell(root, tree.folder, tree.python, tree.bytecode) as cell:
+        environment = child_environment(root, tree, cell.home)
+        argv = cell.argv([str(tree.python), "-c", _PROBE])
+        done = process.run(argv, cwd=root, env=environment, timeout_s=_PROBE_LIMIT_S, check=False)
+        cell.require_begun()
+        return done.returncode == 0
 
 
 def run_parts(

@@ -1,15 +1,14 @@
 """Run guards on one tree, in the bed's Python, in a child that sees nothing of the user.
 
-The child's environment is an allow-list. What it says comes back through the record that the bed's pytest
-plugin writes (`tests/support/testbed/plugin.py`), one JSON object a line; what pytest collected and the
-record does not answer for is `missing`, never green.
+The child's environment is an allow-list, and what else it sees, and as whom it runs, is `unprivileged`'s. What it
+says comes back through the record that the bed's pytest plugin writes (`tests/support/testbed/plugin.py`), one JSON
+object a line; what pytest collected and the record does not answer for is `missing`, never green.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ from pathlib import Path
 from patchstack import process
 from patchstack.errors import MachineError
 from patchstack.model import GuardOutcome, GuardResult
+from patchstack.regress import unprivileged
 from patchstack.regress.suites import Suite
 
 Progress = Callable[[str], None]
@@ -93,15 +93,6 @@ def child_environment(root: Path, tree: Tree, home: Path) -> dict[str, str]:
     }
 
 
-# Pytest as `python -m pytest` runs it, in a process that ends when whoever started it was killed (prctl(2),
-# PR_SET_PDEATHSIG); what a test starts in the bed ends with that process in the same way.
-_PYTEST = """
-import ctypes, runpy, signal
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-runpy.run_module("pytest", run_name="__main__", alter_sys=True)
-"""
-
-
 def run_suite(
     suite: Suite,
     tree: Tree,
@@ -120,17 +111,14 @@ def run_suite(
     The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
     it was running and missing if it had not begun.
     """
-    with tempfile.TemporaryDirectory(prefix="patchstack-guard-", ignore_cleanup_errors=True) as scratch:
-        home = Path(scratch) / "home"
-        home.mkdir()
-        record = Path(scratch) / "record.jsonl"
+    with unprivileged.cell(root, tree.folder, tree.python, tree.bytecode) as cell:
         options = ["-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(root)]
         chosen = {Place.COMPOSED: [], Place.GROUND: ["--ground"], Place.MUTANT: [f"--mutant={mutant}"]}[place]
-        argv = [str(tree.python), "-c", _PYTEST, "-q", *options, *chosen, "--record", str(record), *suite.paths]
-        environment = child_environment(root, tree, home)
+        argv = [str(tree.python), "-m", "pytest", "-q", *options, *chosen, "--record", str(cell.record), *suite.paths]
+        environment = child_environment(root, tree, cell.home)
         ended, cut = "ended", ""
         try:
-            done = process.run(argv, cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
+            done = process.run(cell.argv(argv), cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
         except process.ProcessTimeout as late:
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
@@ -140,7 +128,8 @@ def run_suite(
             output, cut = stopped.stdout + stopped.stderr, under.because
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(output)
-        lines = record.read_text(errors="replace").splitlines() if record.is_file() else []
+        cell.require_begun()
+        lines = cell.record.read_text(errors="replace").splitlines()
     return read_record(suite, lines, ended, cut=cut)
 
 

@@ -91,7 +91,7 @@ def run_trials(
     deadline: Deadline | None = None,
 ) -> GuardReport:
     """Run the suites of ``selection`` on ``composed`` and where they must fail, and judge their patches."""
-    mutants = MutantTrees(work, run, bed, composed)
+    mutants = MutantTrees(work, run, bed, grounds)
     keeping = Keeping(
         folder=work.cache / "answers",
         bed_key=bed.key,
@@ -178,6 +178,7 @@ def _lay_grounds(work: Workplace, selection: Selection, bed: Bed) -> dict[str, S
 
 def _runner_digest() -> str:
     """The code that runs guards decides what they say: it is part of an answer's key."""
-    from patchstack.regress import execute
+    from patchstack.regress import enclose, execute, unprivileged
 
-    return hashlib.sha256(Path(execute.__file__).read_bytes()).hexdigest()[:16]
+    files = (execute.__file__, unprivileged.__file__, enclose.__file__)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]

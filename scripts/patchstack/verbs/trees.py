@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +108,9 @@ class MutantTrees:
     work: Workplace
     run: Run
     bed: Bed
-    origin: Subject
-    """A tree that differs little from theirs, with what Python compiled for it."""
+    origins: Mapping[str, Subject]
+    """Of each patch the tree without it, with what Python compiled for that. Not the composed tree, though it differs
+    as little: its compiled files were written by code of pull requests, which no mutant contains."""
 
     def subject(self, slug: str, mutant: Mutant, tree: Sha) -> Subject:
         """``mutant`` as guards see it; its tree is not on disk yet."""
@@ -120,8 +121,9 @@ class MutantTrees:
     def lay(self, subject: Subject) -> None:
         store = self.work.store()
         materialise(store, subject.sha, subject.tree.folder, natives=_wheel_of(self.work))
-        changed = {change.path for change in store.changes(self.origin.sha, subject.sha)}
-        take_over(self.origin.tree, subject.tree, changed)
+        origin = self.origins[subject.mutant.partition("/")[0]]
+        changed = {change.path for change in store.changes(origin.sha, subject.sha)}
+        take_over(origin.tree, subject.tree, changed)
 
     def drop(self, subject: Subject) -> None:
         shutil.rmtree(self._folder(subject.mutant), ignore_errors=True)
