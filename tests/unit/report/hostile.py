@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+from patchstack.losses import MovedBase
 from patchstack.model import GuardReport, NightReport, RangeDiff, Scenario, Verdict
 
 from . import fixed_night
@@ -66,6 +67,15 @@ def night(text: str) -> NightReport:
         range_diffs=(
             *(RangeDiff(name, "changed", f"1: a ! 1: b {text}\n{text}") for name in ("ib-device-map", "#41")),
             RangeDiff(text, "gone", text),
+        ),
+        losses=replace(
+            fixed_night.LOSSES,
+            since=text,
+            items=tuple(
+                replace(item, reason=text, detail=text, twins=(text, "#41"), files=(text,))
+                for item in fixed_night.LOSSES.items
+            ),
+            base=MovedBase(text, text, text),
         ),
         notes=(text if text.strip() else "nothing", f"x {text}"),
         remote=text,

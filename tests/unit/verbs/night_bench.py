@@ -74,7 +74,7 @@ class Fork:
 
     @property
     def remote(self) -> Repository:
-        return Repository(Path(self.work.remote))
+        return Repository(self.folder / ".patchstack" / "remote.git")
 
     def pull(self, number: int, files: dict[str, Content], onto: Sha | None = None) -> Sha:
         """A pull request, cut from the base that is published."""
