@@ -71,7 +71,7 @@ def test_a_module_is_one_noun(module: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
 def test_library_code_neither_prints_nor_exits(module: Path) -> None:
-    if relative(module) == "cli.py":
+    if relative(module) in {"cli.py", "regress/enclose.py"}:  # the latter is a program that another Python runs
         return
     calls = [node.func for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}

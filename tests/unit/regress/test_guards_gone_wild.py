@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import date
 from pathlib import Path
@@ -63,7 +64,8 @@ def fake_bed(tmp_path: Path, *tests: str) -> tuple[Path, Tree]:
     """A repository with guards ``x`` and the real plugin, its tree, and this interpreter as the bed's."""
     root, tree = tmp_path / "with space", tmp_path / "tree"
     (root / "tests" / "support").mkdir(parents=True)
-    (root / "tests" / "support" / "testbed").symlink_to(ROOT / "tests" / "support" / "testbed")
+    ours = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tests" / "support" / "testbed", root / "tests" / "support" / "testbed", ignore=ours)
     (root / "tests" / "support" / "standins").mkdir()
     (root / "tests" / "support" / "standins" / "cuda_standins.py").write_text("def install(): pass\n")
     for suite, body in (("x", tests), ("bed", ["def test_bed(): pass\n"])):

@@ -12,6 +12,7 @@ from patchstack.model import Mutant, Sha
 from patchstack.regress.bed import Bed
 from patchstack.regress.execute import Tree
 from patchstack.regress.steps import Subject
+from patchstack.upstream.lay import materialise
 from patchstack.verbs import trees
 from patchstack.verbs.trees import MutantTrees, sweep_mutants
 from patchstack.workplace import Workplace
@@ -48,9 +49,9 @@ def test_a_mutant_s_tree_is_laid_when_its_turn_comes_and_dropped_after_it(
 ) -> None:
     monkeypatch.setattr(trees, "_wheel_of", lambda work: None)
     bed, run = Bed(Path("python"), "k" * 20, "2.0"), work.state.new_run()
-    origin = Subject("composed", True, tree(work, "A = 1\n"), Tree(tmp_path / "origin", bed.python, tmp_path / "code"))
-    mutants = MutantTrees(work, run, bed, origin)
-    mutants.lay(origin)
+    origin = Subject("base", False, tree(work, "A = 1\n"), Tree(tmp_path / "origin", bed.python, tmp_path / "code"))
+    mutants = MutantTrees(work, run, bed, {"fix": origin})
+    materialise(work.store(), origin.sha, origin.tree.folder)
     compiled = (tmp_path / "code").joinpath(*origin.tree.folder.parts[1:], "python")
     compiled.mkdir(parents=True)
     for name in ("a", "same"):
