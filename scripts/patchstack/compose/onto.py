@@ -257,8 +257,11 @@ def _cut_from(store: Repository, commit: Sha, head: Sha) -> Sha | None:
 
 
 def _with_words(store: Repository, topic: Topic, known: Topic | LeftOut | None) -> Topic:
-    """Title and author as the pull request has them tonight, or else as its commits had them then."""
-    if known is not None and known.title:
+    """Title and author as the pull request has them tonight, or else as its commits had them then.
+
+    Where no GitHub says them, tonight's are those of its newest commit.
+    """
+    if known is not None and known.title and (known.url or known.head == topic.head):
         target = known.target if isinstance(known, Topic) else ""
         return replace(topic, title=known.title, author=known.author, url=known.url, target=target)
     title, author = readable(store.show(topic.commit, "%s%x00%an")).split("\0")

@@ -28,9 +28,9 @@ class Team:
     fork: Fork
     line: LedgerLine | None = None
 
-    def pull(self, number: int, files: dict[str, str], onto: Sha | None = None) -> Sha:
+    def pull(self, number: int, files: dict[str, str], onto: Sha | None = None, *, title: str = "") -> Sha:
         parent = onto or self.fork.base.commit
-        return self.fork.pull(number, self.fork.commit(f"pull {number}", files, parent))
+        return self.fork.pull(number, self.fork.commit(title or f"pull {number}", files, parent))
 
     def promote(self) -> Composition:
         made = self.fork.compose().composition
@@ -89,7 +89,7 @@ def test_only_what_was_asked_for_comes_in_and_all_else_is_as_deployed(team: Team
     team.pull(7, {A: edit(TEN, 5, "seven")})
     team.pull(8, {B: edit(TEN, 1, "eight")})
     then = team.promote()
-    team.pull(8, {B: edit(TEN, 1, "eight, again")})
+    team.pull(8, {B: edit(TEN, 1, "eight, again")}, title="Another title")
     team.fork.repository.set_refs({"refs/pull/7/head": None})  # closed meanwhile
     nine = team.pull(5, {C: edit(TEN, 1, "five")})
     team.pull(10, {C: edit(TEN, 9, "ten")})
@@ -98,7 +98,7 @@ def test_only_what_was_asked_for_comes_in_and_all_else_is_as_deployed(team: Team
 
     assert names(composition.included) == ["lock", "#7", "#8", "#5"]
     lock, seven, eight = then.included  # to the last field: paths, own diff, patch id, words
-    assert composition.included[:3] == (lock, replace(seven, target=""), eight)
+    assert composition.included[:3] == (lock, replace(seven, target=""), replace(eight, target=""))
     assert team.fork.store.parents(composition.commit) == (*team.fork.store.parents(then.commit), nine)
     assert team.fork.files(composition.tree) == {
         A: edit(edit(TEN, 1, "lock"), 5, "seven"),
