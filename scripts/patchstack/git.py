@@ -24,6 +24,7 @@ from patchstack.credential import Credential, credential_for, is_secret
 from patchstack.errors import MachineError, PatchstackError, RemoteError, UsageError
 from patchstack.leftovers import scratch_folder
 from patchstack.model import Sha
+from patchstack.soundness import NO_HOOKS, STRICT, UnsoundError
 from patchstack.store import write_whole
 
 NAME = "patchstack"
@@ -54,6 +55,8 @@ _LOCAL_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     # https://git-scm.com/docs/git-replace: a ref that shows another object in the place of the one that was named.
     "GIT_NO_REPLACE_OBJECTS": "1",
+    # https://git-scm.com/docs/gitrepository-layout: `info/grafts` gives a commit other parents than it has.
+    "GIT_GRAFT_FILE": "/nonexistent/grafts",
     "GIT_AUTHOR_NAME": NAME,
     "GIT_AUTHOR_EMAIL": EMAIL,
     "GIT_COMMITTER_NAME": NAME,
@@ -433,14 +436,23 @@ class Repository:
         pairs = (line.split("\t", 1) for line in answer.text.split("\n") if line)
         return {name: Sha(sha) for sha, name in pairs}
 
-    def fetch(self, url: str, refspecs: Sequence[str]) -> None:
-        """Fetch ``refspecs`` into this repository, nothing pruned, no tags of its own accord."""
-        argv = ["-c", "gc.auto=0", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
-        specs = "".join(f"{spec}\n" for spec in refspecs).encode()
-        answer = self._remote(url, *argv, "--stdin", "--", url, stdin=specs)
+    def fetch(self, url: str, refspecs: Sequence[str], *, strict: bool = False) -> None:
+        """Fetch ``refspecs`` into this repository, nothing pruned, no tags of its own accord.
+
+        ``strict``: every object that comes in is looked at as `git fsck` does, whatever the user's configuration, and
+        `UnsoundError` is raised where one is refused; nothing of that fetch is kept then.
+        """
+        argv = [*NO_HOOKS, "-c", "gc.auto=0", *(STRICT if strict else ())]
+        argv += ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
+        argv += ["--no-recurse-submodules", "--stdin", "--", url]
+        packs = self.folder / "objects" / "pack"
+        before = set(packs.glob("tmp_*"))
+        answer = self._remote(url, *argv, stdin="".join(f"{spec}\n" for spec in refspecs).encode())
         if answer.returncode != 0:
-            _require_machine(answer.stderr)
-            raise RemoteError(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
+            for left in set(packs.glob("tmp_*")) - before:  # as large as all that was sent
+                left.unlink(missing_ok=True)
+            kind = UnsoundError if strict and "fsck error" in answer.stderr else RemoteError
+            raise kind(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
 
     def push(self, url: str, refs: Mapping[str, str]) -> None:
         """Push ``ref -> commit`` in one plain atomic push: fast-forwards only, all of them or none.
@@ -449,7 +461,8 @@ class Repository:
         the connection broke off before the remote had said how it went: then it may have arrived all the same.
         """
         refspecs = [f"{sha}:{name}" for name, sha in refs.items()]
-        answer = self._remote(url, "push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--", url, *refspecs)
+        argv = (*NO_HOOKS, "push", "--quiet", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags")
+        answer = self._remote(url, *argv, "--recurse-submodules=no", "--no-signed", "--", url, *refspecs)
         if answer.returncode != 0:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
             heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith("remote:")]

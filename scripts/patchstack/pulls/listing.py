@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchstack.errors import RemoteError
-from patchstack.git import Repository
+from patchstack.git import Repository, without_secret
 from patchstack.model import Sha
+from patchstack.soundness import UnsoundError
 
 _REMOTE_BRANCHES = "refs/heads/"
 _REMOTE_PULLS = "refs/pull/"
@@ -94,30 +95,47 @@ def fetch_exactly(store: Repository, url: str, needed: Mapping[str, Sha], wanted
     lost: dict[str, str] = {}
     if needed or wanted:
         try:
-            store.fetch(url, _refspecs({**needed, **wanted}))
+            store.fetch(url, _refspecs({**needed, **wanted}), strict=True)
         except RemoteError:
-            # One commit that is not there fails the whole fetch: find out which, if the remote is there at all.
+            # One commit that is not there, or that git refuses, fails the whole fetch: find out which, if the remote
+            # is there at all. What is published already is not a pull request's fault.
             store.ls_remote(url, f"{_REMOTE_BRANCHES}*")
             if needed:
                 store.fetch(url, _refspecs(needed))
             lost = _fetch_halves(store, url, list(wanted.items()))
             if lost:
                 store.ls_remote(url, f"{_REMOTE_BRANCHES}*")
+    there = _kept(store, (BRANCHES, HEADS, TARGETS))
+    short = next((ref for ref, sha in needed.items() if there.get(ref, ("", ""))[0] != sha), None)
+    if short is not None:
+        raise RemoteError(
+            f"{without_secret(url)} does not hand over {short.removeprefix(BRANCHES)} with its history: is it a "
+            "shallow clone? fetch the rest there (`git fetch --unshallow`)"
+        )
     for ref, sha in wanted.items():
-        if ref not in lost and store.resolve(f"{sha}^{{commit}}") != sha:
-            lost[ref] = f"{sha} is not a commit"
-    store.set_refs({ref: None for ref in store.refs(HEADS) if ref in lost})
+        found, kind = there.get(ref, ("", ""))
+        if ref not in lost and (found, kind) != (sha, "commit"):
+            lost[ref] = f"{sha} is not a commit" if found == sha else f"{sha} has no history there"
+    store.set_refs({ref: None for ref in there if ref.startswith(HEADS) and ref in lost})
     return lost
+
+
+def _kept(store: Repository, prefixes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Id and kind of what each ref below ``prefixes`` names: a fetch passes over some without an error."""
+    out = store.run("for-each-ref", "--format=%(objectname) %(objecttype) %(refname)", *prefixes)
+    rows = (line.split(" ", 2) for line in out.split("\n") if line)
+    return {name: (sha, kind) for sha, kind, name in rows}
 
 
 def _fetch_halves(store: Repository, url: str, wanted: Sequence[tuple[str, Sha]]) -> dict[str, str]:
     if not wanted:
         return {}
     try:
-        store.fetch(url, _refspecs(dict(wanted)))
+        store.fetch(url, _refspecs(dict(wanted)), strict=True)
     except RemoteError as error:
         if len(wanted) == 1:
-            return {wanted[0][0]: str(error)}
+            refused = isinstance(error, UnsoundError)
+            return {wanted[0][0]: f"git refuses it, make its commits anew: {error}" if refused else str(error)}
         half = len(wanted) // 2
         return {**_fetch_halves(store, url, wanted[:half]), **_fetch_halves(store, url, wanted[half:])}
     return {}

@@ -168,7 +168,7 @@ def test_fetch_and_push_show_it_to_the_server_and_to_no_process_list(
     other.fetch(url, ["refs/heads/fix:refs/heads/here"])
     assert other.refs("refs/heads/") == {"refs/heads/here": commit}
     assert {request.login for request in hub.requests} == {"ann"}
-    for verb in ("git push ", "gc.auto=0 fetch ", "git ls-remote ", "git remote-http "):
+    for verb in (" push --quiet ", "gc.auto=0 ", " fetch --quiet ", "git ls-remote ", "git remote-http "):
         assert any(verb in line for line in lines), verb
     assert [line for line in lines if any(form in line for form in forms)] == []
 

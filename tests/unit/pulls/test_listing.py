@@ -162,10 +162,10 @@ def test_a_remote_that_goes_away_while_a_missing_head_is_looked_for_is_an_error(
     lose_object(remote.repository, commits[f"{HEADS}2"])
 
     class Leaving(Repository):
-        def fetch(self, url: str, refspecs: Sequence[str]) -> None:
+        def fetch(self, url: str, refspecs: Sequence[str], *, strict: bool = False) -> None:
             if len(refspecs) == 1 and remote.repository.folder.exists():
                 remote.repository.folder.rename(tmp_path / "elsewhere")
-            super().fetch(url, refspecs)
+            super().fetch(url, refspecs, strict=strict)
 
     with pytest.raises(RemoteError, match=r"remote\.git cannot be read"):
         fetch_exactly(Leaving(repository.folder), remote.url, {}, commits)
