@@ -22,6 +22,8 @@ _EMBEDDED_SETTINGS = {
     "receive.denyDeletes": "true",
     # A collection that a push starts would outlive the night in the background.
     "receive.autogc": "false",
+    # Its own, and not those that whoever pushes here has for all repositories of this machine.
+    "core.hooksPath": "hooks",
 }
 
 

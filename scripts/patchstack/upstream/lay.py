@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from patchstack.errors import CompositionError, MachineError, UsageError
 from patchstack.git import Entry, Repository
 from patchstack.model import Sha
-from patchstack.names import clashes, path_problem
+from patchstack.names import clashes, path_problem, with_folders
 from patchstack.store import write_whole
 from patchstack.upstream.releases import Progress, silent
 from patchstack.upstream.wheel import Part, Wheel, blob_id, read_files
@@ -83,6 +83,8 @@ def materialise(
 def lay_natives(wheel: Wheel, folder: Path) -> tuple[str, ...]:
     """Put the wheel's `*.so` and `*.dist-info` below ``folder/python`` where the tree holds nothing; their paths.
 
+    Where the tree has a file or a link in the place of a folder on the way, it holds something: none goes there.
+
     With ``folder/python`` on the path, `importlib.metadata` then knows the release. The paths returned are those
     of the wheel, sorted. The folder is a tree that `materialise` wrote.
     """
@@ -93,7 +95,8 @@ def lay_natives(wheel: Wheel, folder: Path) -> tuple[str, ...]:
             raise UsageError(f"{folder} holds no folder `python`; materialise the tree first")
         for entry, data in read_files(wheel, Part.NATIVE, Part.METADATA):
             place = _place(root, entry.path)
-            _make_folders(root, place.parent)
+            if not _make_folders(root, place.parent):
+                continue
             if not os.path.lexists(place):
                 _write_file(place, data, executable=entry.executable)
             laid.append(entry.path)
@@ -106,19 +109,20 @@ def _native_entries(wheel: Wheel, tree: Sequence[Entry]) -> Iterator[Entry]:
     """What `lay_natives` adds to a tree, in the form of tree entries."""
     held = {entry.path for entry in tree}
     for entry, data in read_files(wheel, Part.NATIVE, Part.METADATA):
-        if f"python/{entry.path}" not in held:
+        if held.isdisjoint(with_folders(f"python/{entry.path}")):
             yield Entry(EXECUTABLE if entry.executable else FILE, "blob", blob_id(data), f"python/{entry.path}")
 
 
-def _make_folders(root: Path, folder: Path) -> None:
-    """Make ``folder`` below ``root``, through no link that a tree could hold."""
+def _make_folders(root: Path, folder: Path) -> bool:
+    """Make ``folder`` below ``root``, unless the tree has a file or a link on the way."""
     for part in [*reversed(folder.relative_to(root).parents), folder.relative_to(root)]:
         place = root / part
-        if place.is_symlink():
-            raise CompositionError(f"{place} is a link where the release has a folder; leave out what brings it in")
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            return False
         if not place.is_dir():
             place.mkdir()
             place.chmod(_FOLDER_MODE)
+    return True
 
 
 # --- whose folder it is -------------------------------------------------------------------------------

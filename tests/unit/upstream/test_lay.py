@@ -305,18 +305,20 @@ def test_the_trees_own_file_wins_over_a_native(repository: Repository, folder: P
     assert not materialise(repository, tree, folder, natives=wheel).written
 
 
-def test_natives_follow_no_link(repository: Repository, folder: Path, wheel: Wheel) -> None:
-    materialise(
-        repository,
-        _tree(
-            repository,
-            {"python/sglang/srt": ("120000", b"../../elsewhere"), "elsewhere/x": PLAIN["python/sglang/__init__.py"]},
-        ),
-        folder,
-    )
-    with pytest.raises(CompositionError, match=r"python/sglang/srt is a link where the release has a folder"):
-        lay_natives(wheel, folder)
+@pytest.mark.parametrize("mode", ["120000", "100644"])
+def test_natives_go_nowhere_through_a_link_or_a_file(
+    repository: Repository, folder: Path, wheel: Wheel, mode: str
+) -> None:
+    """A pull request that has one in the place of a folder fails in its guards, and stops nothing here."""
+    elsewhere = {"elsewhere/x": PLAIN["python/sglang/__init__.py"]}
+    tree = _tree(repository, {"python/sglang/srt": (mode, b"../../elsewhere"), **elsewhere})
+
+    assert materialise(repository, tree, folder, natives=wheel).written
+
     assert [path.name for path in (folder / "elsewhere").iterdir()] == ["x"]
+    laid = sorted(path for path in LAID if not path.startswith("python/sglang/srt/"))
+    assert [f"python/{path}" for path in lay_natives(wheel, folder)] == laid
+    assert not materialise(repository, tree, folder, natives=wheel).written
 
 
 def test_natives_need_a_tree(folder: Path, wheel: Wheel) -> None:
