@@ -24,17 +24,23 @@ from tests.bench.kv_trees import lay_kv_trees
 from tests.bench.kvcm_batch import measure_kvcm
 from tests.bench.measure import Measurement, Patience, Tally
 from tests.bench.pp_sync import measure_pp_sync
+from tests.bench.standing import NIGHTS, measure_status
 from tests.bench.table import show
 
 from patchstack import config as configuration
 from patchstack.git import Repository
+from patchstack.model import Base
 from patchstack.report.terminal import Progress
 from patchstack.store import cache_folder, now_utc
 from patchstack.upstream.provider import resolve_base
 
-PARTS = ("import", "compose", "decide", "github", "image", "kv", "kvcm", "pp-sync")
+PARTS = ("import", "compose", "decide", "status", "github", "image", "kv", "kvcm", "pp-sync")
 ROOT = Path(__file__).parents[2]
-SIZES = (20, 100)
+RELEASE = "0.5.23"
+"""What topics are composed on: the newest release, which is the largest."""
+SIZES = (100, 1000)
+LANE = "lane"
+DECIDE_SIZES = (20, 100)
 GITHUB_SIZES = (100, 1000)
 REPEATS = 3
 BUDGET_S = 60.0
@@ -45,7 +51,13 @@ KV_REPEATS = 60
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of topics")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of topics composed")
+    parser.add_argument(
+        "--release", default=RELEASE, metavar="X", help=f"composed on it; {LANE}: on the lane's own base"
+    )
+    parser.add_argument(
+        "--decide-sizes", type=int, nargs="+", default=DECIDE_SIZES, metavar="N", help="numbers of topics planned again"
+    )
     parser.add_argument(
         "--github-sizes", type=int, nargs="+", default=GITHUB_SIZES, metavar="N", help="numbers of pull requests"
     )
@@ -93,17 +105,21 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
         found.append(measure_imports(settings.upstream, cache, folder / "imports", patience, offline=offline))
     tallies: list[Tally] = []
 
-    def ground_of(size: int, name: str) -> Ground:
+    def ground_of(size: int, name: str, on: Base = base) -> Ground:
         remote = Repository.init(folder / f"{name}-{size}.git")
-        remote.fetch(str(seed.folder), [f"+{base.commit}:refs/heads/base/{lane}"])
-        return break_ground(remote, base, lane, size)
+        remote.fetch(str(seed.folder), [f"+{on.commit}:refs/heads/base/{lane}"])
+        return break_ground(remote, on, lane, size)
 
-    for size in chosen.sizes if {"compose", "decide"} & set(chosen.only) else ():
-        ground = ground_of(size, "remote")
-        if "compose" in chosen.only:
-            found += measure_composition(ground, folder / f"compose-{size}", patience)
-        if "decide" in chosen.only:
-            found += measure_decision(ground, chosen.config, folder / f"decide-{size}", patience, offline=offline)
+    if "compose" in chosen.only:
+        on = base if chosen.release == LANE else resolve_base(_release(chosen.release), seed, cache)
+        measured_on["composed_on"] = {"name": on.name, "commit": on.commit, "tree": on.tree}
+        for size in chosen.sizes:
+            found += measure_composition(ground_of(size, "composed", on), folder / f"compose-{size}", patience)
+    for size in chosen.decide_sizes if "decide" in chosen.only else ():
+        ground, where = ground_of(size, "decided"), folder / f"decide-{size}"
+        found += measure_decision(ground, chosen.config, where, patience, offline=offline)
+    if "status" in chosen.only:
+        found.append(measure_status(ground_of(NIGHTS, "status"), chosen.config, folder / "status", patience))
     for size in chosen.github_sizes if "github" in chosen.only else ():
         where = folder / f"github-{size}"
         rows, counted = measure_discovery(ground_of(size, "pulls"), chosen.config, where, patience, offline=offline)
@@ -113,8 +129,23 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
         rows, counted = measure_image(chosen.config, lane, cache, folder / "image", patience, Progress())
         found += rows
         tallies += counted
-    if not {"kv", "kvcm", "pp-sync"} & set(chosen.only):
-        return measured_on, found, tallies
+    if {"kv", "kvcm", "pp-sync"} & set(chosen.only):
+        rows, counted = _measure_trees(chosen, lane, folder, measured_on)
+        found += rows
+        tallies += counted
+    return measured_on, found, tallies
+
+
+def _release(version: str) -> configuration.Upstream:
+    return configuration.Upstream(pypi=f"sglang=={version}")
+
+
+def _measure_trees(
+    chosen: argparse.Namespace, lane: str, folder: Path, measured_on: dict[str, Any]
+) -> tuple[list[Measurement], list[Tally]]:
+    """What runs on SGLang, on the composed tree and on others; ``measured_on`` is told which."""
+    found: list[Measurement] = []
+    tallies: list[Tally] = []
     trees = lay_kv_trees(chosen.config, lane, folder / "state", Progress())
     measured_on |= {"composed_tree": trees.composed_sha, "patches": list(trees.patches)}
     if "kv" in chosen.only:
@@ -125,7 +156,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], l
         found += measure_kvcm(trees, folder / "kvcm", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
     if "pp-sync" in chosen.only:
         found += measure_pp_sync(trees, folder / "pp-sync", repeats=chosen.kv_repeats, budget_s=chosen.budget_s)
-    return measured_on, found, tallies
+    return found, tallies
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.git import Repository
@@ -30,8 +30,20 @@ class Ground:
     pulls: tuple[Pull, ...]
 
     @property
-    def conflicting(self) -> frozenset[str]:
-        return frozenset(pull.name for pull in self.pulls if pull.number % EVERY == 0)
+    def pairs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Who is in conflict with whom: every tenth with the one before it."""
+        numbers = (pull.number for pull in self.pulls if pull.number % EVERY == 0)
+        return tuple((f"#{number}", (f"#{number - 1}",)) for number in numbers)
+
+    def with_another_first(self) -> Ground:
+        """The same, but the first pull request has another head."""
+        first, *others = self.pulls
+        parent = self.seed.parents(first.head)[0]
+        number = self.seed.write_blob(b"NUMBER = 0\n")
+        path = next(change.path for change in self.seed.changes(parent, first.head) if change.status == "A")
+        tree = self.seed.edit_tree(self.seed.tree_of(first.head), [("100644", number, path)])
+        head = self.seed.commit(tree, [parent], "topic 1, as it was\n")
+        return replace(self, pulls=(replace(first, head=head), *others))
 
     def fresh_store(self, folder: Path) -> Repository:
         """A new bare repository that borrows the seed's objects, and so has none of what an earlier run wrote."""

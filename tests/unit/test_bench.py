@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from tests.bench import composition, kv_send, kvcm_batch, kvcm_found, pp_found, pp_sync, record
 from tests.bench.__main__ import main
-from tests.bench.ground import break_ground
+from tests.bench.ground import Ground, break_ground
 from tests.bench.kv_found import Aborted, Faults, Holding, KvFound, Sending, read_found, write_json
 from tests.bench.measure import Cost, Measurement, Patience, Series
 from tests.bench.table import show
@@ -30,7 +30,7 @@ channels: {{nightly: {{needs: [cpu]}}}}
 """
 TOPICS = 10
 THIRTY = "".join(f"line {number}\n" for number in range(30))
-FILES = {f"python/sglang/m{number}.py": THIRTY for number in range(TOPICS)}
+FILES = {f"python/sglang/m{number}.py": THIRTY for number in range(30)}
 
 
 @pytest.fixture
@@ -52,8 +52,9 @@ def config(tmp_path: Path) -> Path:
 
 def test_the_file_names_the_machine_and_each_ratio(config: Path, tmp_path: Path) -> None:
     output = tmp_path / "bench"
-    options = ["--config", str(config), "--output", str(output), "--sizes", str(TOPICS), "--repeats", "1"]
-    assert main([*options, "--only", "import", "compose", "decide"]) == 0
+    options = ["--config", str(config), "--output", str(output), "--repeats", "1", "--release", "lane"]
+    sizes = ["--sizes", str(TOPICS), "--decide-sizes", str(TOPICS)]
+    assert main([*options, *sizes, "--only", "import", "compose", "decide"]) == 0
 
     (path,) = output.iterdir()
     assert path.name == "20261121T020000Z.json"
@@ -68,12 +69,14 @@ def test_the_file_names_the_machine_and_each_ratio(config: Path, tmp_path: Path)
         "tallies",
     }
     assert body["machine"].keys() == {"cores", "cpu", "system", "python", "git"}
-    assert body["base"].keys() == {"name", "commit", "tree"}
+    assert body["base"].keys() == {"name", "commit", "tree", "composed_on"}
+    assert body["base"]["composed_on"] == {name: body["base"][name] for name in ("name", "commit", "tree")}
     rows = {row["key"]: row for row in body["measurements"]}
     assert list(rows) == [
         "base / cold import",
         "compose 10 / git merge loop",
         "heads to commit 10 / git merge loop",
+        "first of 10 changed / git merge loop",
         "decide 10 / first plan",
         "decide 10 / git ls-remote",
     ]
@@ -84,7 +87,7 @@ def test_the_file_names_the_machine_and_each_ratio(config: Path, tmp_path: Path)
             assert side.keys() == {"label", "cpu_s", "wall_s", "samples"}
             assert [sample.keys() for sample in side["samples"]] == [{"cpu_s", "wall_s"}]
     assert {row["equal"] for row in rows.values()} == {True}
-    assert rows["compose 10 / git merge loop"]["compared"] == "trees; 1 of 10 left out"
+    assert rows["compose 10 / git merge loop"]["compared"] == "trees; 1 of 10 left out, by whom"
 
 
 ROW = Measurement("compose 20", Series("ours", (Cost(1.0, 2.0),)), Series("loop", (Cost(4.0, 4.0),)), "trees", True)
@@ -113,17 +116,54 @@ def test_a_later_run_compares_with_the_newest(tmp_path: Path) -> None:
     assert lines[-1] == "'before' is the run of 2026-11-21T02:00:00Z, on another machine or with other versions"
 
 
-def test_a_difference_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that stops after the first topic comes to another tree."""
-    monkeypatch.setattr(composition, "LOOP", 'git merge --quiet --no-ff -m one "$1"')
-    release = Workshop(tmp_path / "seed.git")
+def ground_of(folder: Path, topics: int) -> Ground:
+    release = Workshop(folder / "seed.git")
     commit = release.commit("release", FILES)
     base = Base("sglang==0.5.12.post1", "0.5.12.post1", commit, release.repository.tree_of(commit))
-    ground = break_ground(release.repository, base, LANE, topics=2)
+    return break_ground(release.repository, base, LANE, topics)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        'git merge --quiet --no-ff -m one "$1"',
+        composition.LOOP.replace('echo "$head"', "true"),
+    ],
+    ids=["another-tree", "another-left-out"],
+)
+def test_a_difference_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    """A loop that stops after the first topic comes to another tree; one that is silent leaves nobody out."""
+    monkeypatch.setattr(composition, "LOOP", loop)
+    ground = ground_of(tmp_path, topics=TOPICS)
 
     rows = composition.measure_composition(ground, tmp_path / "turns", Patience(repeats=1, ends_at=0.0))
 
-    assert [row.equal for row in rows] == [False, False]
+    assert [row.equal for row in rows] == [False, False, False]
+
+
+def test_a_pair_that_is_not_the_grounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ground = ground_of(tmp_path, topics=TOPICS)
+    monkeypatch.setattr(Ground, "pairs", (("#10", ("#8",)),))
+
+    rows = composition.measure_composition(ground, tmp_path / "turns", Patience(repeats=1, ends_at=0.0))
+
+    assert [row.equal for row in rows] == [False, False, False]
+
+
+def test_the_first_topic_is_another_and_nothing_else(tmp_path: Path) -> None:
+    ground = ground_of(tmp_path, topics=3)
+    before = ground.with_another_first()
+    assert before.pulls[1:] == ground.pulls[1:]
+    assert before.pulls[0].head != ground.pulls[0].head
+    assert ground.seed.parents(before.pulls[0].head) == (ground.base.commit,)
+
+
+def test_status_is_beside_what_git_says_of_as_many_nights(config: Path, tmp_path: Path) -> None:
+    options = ["--config", str(config), "--output", str(tmp_path / "bench"), "--repeats", "1", "--only", "status"]
+    assert main(options) == 0
+    (path,) = (tmp_path / "bench").iterdir()
+    (row,) = json.loads(path.read_text())["measurements"]
+    assert (row["key"], row["equal"]) == ("status 30 / git ls-remote + git log", True)
 
 
 def test_the_interval_is_that_of_the_median() -> None:

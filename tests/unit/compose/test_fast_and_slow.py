@@ -130,7 +130,11 @@ def merge_loop(fork: Fork, folder: Path, steps: Sequence[Topic]) -> tuple[Sha, l
     for topic in steps:
         if not clone.type("merge", "--no-ff", "--no-edit", "--quiet", topic.commit):
             failed.append(topic.name)
-            assert clone.type("merge", "--abort")
+            # Not `merge --abort`: of some conflicts of files with folders git's own checkout dies ("BUG: merge-ort.c:
+            # Conflicted ... this shouldn't happen"), with its lock left behind and nothing to abort.
+            (folder / ".git" / "index.lock").unlink(missing_ok=True)
+            assert clone.type("reset", "--quiet", "--hard")
+            assert clone.type("clean", "-ffdxq")
     return clone.tree_of("HEAD"), failed
 
 
