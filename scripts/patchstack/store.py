@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ STAGE_FILES: dict[type, str] = {
 """Each stage's value and the name of its file in the run folder."""
 
 RUN_STAMP = "%Y%m%dT%H%M%SZ"
+CLOCKS_DIFFER_MOST = timedelta(minutes=5)
+"""How far two clocks that a night goes by may be apart: this machine's and its own earlier, or another machine's."""
 
 Value = TypeVar("Value")
 
@@ -181,10 +183,24 @@ class State:
         return self.root / "lock"
 
     def new_run(self) -> Run:
-        """A fresh run folder named by the time, with a number behind it where two fall into one second."""
-        stamp = now_utc().strftime(RUN_STAMP)
+        """A fresh run folder named by the time, with a number behind it where two fall into one second.
+
+        A clock that was set back a little gives it the moment of the newest run, so that it is the newest. Raises
+        `MachineError` where that is more than a little, for it would be lost among older ones.
+        """
+        now = now_utc()
+        newest = next((run for run in self.all_runs() if run.began is not None), None)
+        if newest is not None and newest.began is not None:
+            if newest.began - now > CLOCKS_DIFFER_MOST:
+                raise MachineError(
+                    f"run {newest.id} is of a time to come, for this machine's clock says {now:{RUN_STAMP}}: set it "
+                    f"right; if it is, it was ahead then: move {newest.folder} away"
+                )
+            now = max(now, newest.began)
+        stamp = now.strftime(RUN_STAMP)
         self.runs.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 10_000):
+        first = 1 if newest is None else _run_order(newest.folder)[1] + 1 if newest.began == now else 1
+        for attempt in range(first, 10_000):
             folder = self.runs / (stamp if attempt == 1 else f"{stamp}-{attempt}")
             try:
                 folder.mkdir()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from patchstack.errors import MachineError, RemoteError
 from patchstack.git import Repository
@@ -18,9 +18,7 @@ from patchstack.release.ledger import Entry, History, moment_of
 from patchstack.release.promote import GENESIS, Draft, Source, next_of_line
 from patchstack.release.remote import RemoteState, published_refs, read_remote
 from patchstack.release.tags import TagFault, tag_faults
-
-CLOCKS_DIFFER_MOST = timedelta(minutes=5)
-"""How far the clocks of two machines that promote may be apart."""
+from patchstack.store import CLOCKS_DIFFER_MOST
 
 
 @dataclass(frozen=True)

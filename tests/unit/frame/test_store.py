@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from patchstack.errors import NightRunning, UsageError
+from patchstack.errors import MachineError, NightRunning, UsageError
 from patchstack.lock import night_lock
 from patchstack.model import Base, Fingerprint, Kind, LeftOut, MergePlan, Native, Outcome, Reason, Sha, Topic
 from patchstack.store import STAGE_FILES, State, decode, encode, write_whole
@@ -58,6 +58,29 @@ def test_runs_are_named_by_time_and_the_newest_is_found(tmp_path: Path, monkeypa
             state.run(name)
 
 
+def test_a_run_is_the_newest_also_where_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path)
+
+    def at(minute: int) -> str:
+        monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T02:{minute:02}:00+00:00")
+        return state.new_run().id
+
+    (tmp_path / "runs" / "by-hand").mkdir(parents=True)
+    assert [at(9), at(5), at(4), at(10)] == [
+        *("20261121T020900Z", "20261121T020900Z-2", "20261121T020900Z-3", "20261121T021000Z")
+    ]
+    (tmp_path / "runs" / "20261121T020900Z-2").rmdir()
+    (tmp_path / "runs" / "20261121T021000Z").rmdir()
+    assert at(9) == "20261121T020900Z-4"  # and not the name that is free
+    with pytest.raises(MachineError) as error:
+        at(3)
+    assert str(error.value) == (
+        "run 20261121T020900Z-4 is of a time to come, for this machine's clock says 20261121T020300Z: set it right; if "
+        f"it is, it was ahead then: move {tmp_path}/runs/20261121T020900Z-4 away"
+    )
+    assert len(state.all_runs()) == 4
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_whole(path, "old")
@@ -80,12 +103,17 @@ def test_one_night_at_a_time_and_the_lock_of_a_dead_holder_is_free(tmp_path: Pat
         assert NightRunning.exit_code == 10
     child = os.fork()
     if child == 0:
-        descriptor = os.open(lock, os.O_RDWR)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os._exit(0)
+        with night_lock(lock):
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    with night_lock(lock):
-        assert lock.read_text().strip() == str(os.getpid())
+    with night_lock(lock) as killed:
+        assert (killed, lock.read_text().strip()) == (str(child), str(os.getpid()))
+    with night_lock(lock) as killed:
+        assert killed == ""
+    with pytest.raises(KeyboardInterrupt), night_lock(lock):
+        raise KeyboardInterrupt
+    with night_lock(lock) as killed:
+        assert killed == ""  # an end that was heard of is none by a kill
 
 
 def test_every_stage_has_a_file_of_its_own() -> None:
