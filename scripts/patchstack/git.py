@@ -229,7 +229,7 @@ class Repository:
     def attempt(
         self, *argv: str, stdin: bytes | BinaryIO | None = None, env: Mapping[str, str] | None = None
     ) -> Answer:
-        """Run a local command and return its answer whatever its exit status."""
+        """Run a local command; its answer whatever its exit status, `MachineError` for a full disk and the like."""
         environment = {
             **_LOCAL_ENVIRONMENT,
             "PATH": os.environ.get("PATH", os.defpath),
@@ -237,7 +237,10 @@ class Repository:
             **(env or {}),
         }
         settings = [f"{key}={value}" for key, value in environment.items()]
-        return _execute(["env", "-i", *settings, "git", *argv], self.folder, stdin)
+        answer = _execute(["env", "-i", *settings, "git", *argv], self.folder, stdin)
+        if answer.returncode != 0:
+            _require_machine(answer.stderr)
+        return answer
 
     def run(
         self, *argv: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None, ok: tuple[int, ...] = (0,)
@@ -245,7 +248,6 @@ class Repository:
         """Run a local command; its output as text, `GitFailed` for an exit status that is not in ``ok``."""
         answer = self.attempt(*argv, stdin=stdin, env=env)
         if answer.returncode not in ok:
-            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
         return answer.text
 
@@ -288,7 +290,6 @@ class Repository:
         argv = ("fast-import", "--quiet", "--done", "--date-format=raw")
         answer = self.attempt(*argv, stdin=stream)
         if answer.returncode != 0:
-            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
 
     def list_tree(self, tree: str, *paths: str) -> tuple[Entry, ...]:
@@ -402,7 +403,6 @@ class Repository:
     def attempt_ok(self, *argv: str, stdin: bytes | None = None) -> Answer:
         answer = self.attempt(*argv, stdin=stdin)
         if answer.returncode != 0:
-            _require_machine(answer.stderr)
             raise GitFailed(argv, answer)
         return answer
 
