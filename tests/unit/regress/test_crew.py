@@ -18,8 +18,9 @@ from tests.unit.regress.test_guards_gone_wild import FINE, fake_bed
 from patchstack import process
 from patchstack.errors import MachineError, PatchstackError
 from patchstack.model import GuardOutcome, GuardReport, GuardResult, Sha, Standing
-from patchstack.regress import lane
+from patchstack.regress import lane, unprivileged
 from patchstack.regress.crew import has_own_network, run_parts
+from patchstack.regress.enclose import Means
 from patchstack.regress.execute import Tree
 from patchstack.regress.lane import run_lane
 from patchstack.regress.parts import Part
@@ -100,7 +101,7 @@ def outcomes(report: GuardReport) -> list[str]:
 RENDEZVOUS = """
 @pytest.mark.limit(60)
 def test_{mine}():
-    place = Path({place!r}) / os.environ["PATCHSTACK_TREE"].rpartition(" ")[2]
+    place = Path(os.environ["PYTHONPYCACHEPREFIX"]) / os.environ["PATCHSTACK_TREE"].rpartition(" ")[2]
     place.mkdir(exist_ok=True)
     for name in ("{mine}", "{other}"):
         try:
@@ -115,12 +116,10 @@ def test_{mine}():
 
 
 def test_two_suites_run_at_the_same_time_and_the_report_is_in_order(tmp_path: Path) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
     bench = Bench(
         tmp_path,
         {
-            f"{mine}/test_{mine}.py": RENDEZVOUS.format(mine=mine, other=other, place=str(place))
+            f"{mine}/test_{mine}.py": RENDEZVOUS.format(mine=mine, other=other)
             for mine, other in (("first", "second"), ("second", "first"))
         },
     )
@@ -205,12 +204,13 @@ WRITES_ON_COMPOSED = """
 """
 
 
-def test_what_ran_beside_guards_that_wrote_into_the_tree_is_no_answer_either(tmp_path: Path) -> None:
+def test_what_ran_beside_guards_that_wrote_into_the_tree_is_no_answer_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody can say which of them it was; `test_guards_gone_wild` has what runs alone."""
-    place = tmp_path / "place"
-    place.mkdir()
-    first = RENDEZVOUS.format(mine="first", other="second", place=str(place)) + WRITES_ON_COMPOSED
-    second = RENDEZVOUS.format(mine="second", other="first", place=str(place))
+    monkeypatch.setattr(unprivileged, "means", lambda: Means.ENVIRONMENT)  # else they cannot write there
+    first = RENDEZVOUS.format(mine="first", other="second") + WRITES_ON_COMPOSED
+    second = RENDEZVOUS.format(mine="second", other="first")
     bench = Bench(tmp_path, {"first/test_first.py": first, "second/test_second.py": second})
     report = bench.run(2)
     assert bench.dirty == {"composed"}
@@ -364,17 +364,22 @@ import sys
 from pathlib import Path
 from patchstack.regress.execute import Tree, run_suite
 from patchstack.regress.suites import Suite
-root, tree = Path(sys.argv[1]), Tree(Path(sys.argv[2]), Path(sys.executable), Path(sys.argv[2]))
-run_suite(Suite("x", ("tests/regression/x",), "d"), tree, root, Path(sys.argv[2]) / "log", 60.0)
+root, bytecode = Path(sys.argv[1]), Path(sys.argv[3])
+tree = Tree(Path(sys.argv[2]), Path(sys.executable), bytecode)
+run_suite(Suite("x", ("tests/regression/x",), "d"), tree, root, bytecode.with_name("log"), 60.0)
 """
 
 
 def test_a_run_that_is_killed_outright_takes_its_guards_along(tmp_path: Path) -> None:
-    fifo = tmp_path / "pids"
-    os.mkfifo(fifo)
-    waits = f"def test_waits():\n    import signal\n    open({str(fifo)!r}, 'w').write(str(os.getpid()))\n"
-    root, tree = fake_bed(tmp_path, f"{waits}    signal.pause()\n")
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(root), str(tree.folder)]) as run:
-        pid = int(fifo.read_text())
+    """The guard holds a pipe, whose other end is told when nobody has it any more."""
+    waits = "def test_waits():\n    import signal, sys\n    pipe = open(sys.pycache_prefix + '/pipe', 'w')\n"
+    root, tree = fake_bed(tmp_path, f"{waits}    pipe.write('here')\n    pipe.flush()\n    signal.pause()\n")
+    tree.bytecode.mkdir()
+    pipe = tree.bytecode / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o622)
+    argv = [sys.executable, "-c", KILLED, str(root), str(tree.folder), str(tree.bytecode)]
+    with subprocess.Popen(argv) as run, pipe.open() as held:
+        assert held.read(4) == "here"
         run.send_signal(signal.SIGKILL)
-    assert ends(pid)
+        assert held.read() == ""

@@ -12,6 +12,8 @@ import pytest
 
 from patchstack.errors import ConfigError, MachineError
 from patchstack.model import GuardOutcome, Sha, Standing
+from patchstack.regress import unprivileged
+from patchstack.regress.enclose import Means
 from patchstack.regress.execute import Tree, child_environment, read_record, run_suite
 from patchstack.regress.lane import run_lane
 from patchstack.regress.prove import Claim
@@ -117,7 +119,10 @@ def test_daemon():
     assert run_guards(tmp_path, daemon) == {"test_daemon": GuardOutcome.PASS}
 
 
-def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it_clean(tmp_path: Path) -> None:
+def test_guards_that_write_into_the_tree_give_no_answer_and_the_next_ones_get_it_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unprivileged, "means", lambda: Means.ENVIRONMENT)  # else they cannot write there
     writes = "def test_writes(): open(os.environ['PATCHSTACK_TREE'] + '/python/new', 'w').close()\n"
     root, tree = fake_bed(tmp_path, writes)
     suites = [Suite(BED_SUITE, ("tests/regression/bed",), "b"), Suite("x", ("tests/regression/x",), "d")]
