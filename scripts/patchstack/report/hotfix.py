@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from patchstack.model import Hotfix
+from patchstack.model import Hotfix, LedgerLine
 from patchstack.report import words
 from patchstack.report.page import Line, Quoted
+
+HOTFIX = "hotfix"
+"""Beside a night in the ledger's table."""
 
 
 def lead(hotfix: Hotfix | None) -> tuple[Line, ...]:
@@ -16,6 +19,11 @@ def lead(hotfix: Hotfix | None) -> tuple[Line, ...]:
         ". Nothing else was taken.",
     )
     return (onto, *((Quoted(name), " was deployed at ", words.short(head), ".") for name, head in hotfix.replaced))
+
+
+def deployed(line: LedgerLine) -> tuple[Line, ...]:
+    """What is deployed is a hotfix; after a rollback to one its line says no more."""
+    return (("It is a hotfix onto night ", Quoted(line.onto), "."),) if line.onto else ()
 
 
 def hotfix_notes(foreign: int, branch: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from patchstack.model import Bar, LedgerLine
 from patchstack.report import operator, words
+from patchstack.report.hotfix import HOTFIX
 from patchstack.report.markdown import render_page
 from patchstack.report.page import Badge, Line, Page, Quoted, Section, Table
 from patchstack.report.terminal import page_text
@@ -66,7 +67,11 @@ def ledger_page(ledger: LedgerView) -> Page:
 
 def _row(night: LedgerLine, *, taken_back: bool) -> tuple[Line, ...]:
     return (
-        (Quoted(night.night), *((" ", Badge(TAKEN_BACK)) if taken_back else ())),
+        (
+            Quoted(night.night),
+            *((" ", Badge(HOTFIX)) if night.onto else ()),
+            *((" ", Badge(TAKEN_BACK)) if taken_back else ()),
+        ),
         (Quoted(night.at),),
         words.names_all(night.channels),
         (Quoted(night.tag),),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from patchstack.model import Bar, LedgerLine, Sha, Status
-from patchstack.report import image_words, operator, words
+from patchstack.report import hotfix, image_words, operator, words
 from patchstack.report.page import Line, Page, Section
 
 
@@ -116,6 +116,7 @@ def status_page(status: StatusView) -> Page:
         lead += [
             words.deployed(status.night, status.branch, status.age_s),
             *operator.reason(status.night),
+            *hotfix.deployed(status.night),
             *((operator.held(status.held),) if status.held else ()),
             words.at_tip(status.tip, status.night),
             words.ledger_included(status.night),

@@ -14,7 +14,11 @@ from tests.unit.verbs.test_rollback_nights import ONE, THREE, TWO, head, history
 from patchstack.errors import RemoteError, UsageError
 from patchstack.model import Action, Hotfix, NightReport, Sha, Status
 from patchstack.nightly import Part, Until
-from patchstack.verbs.promote import promote
+from patchstack.report.ledger import render_ledger
+from patchstack.report.status import status_page
+from patchstack.report.terminal import page_text
+from patchstack.verbs.ledger import ledger
+from patchstack.verbs.promote import promote, status
 from patchstack.verbs.rollback import hold, release_hold, rollback
 
 SECOND, THIRD = "20261121T020000Z", "20261121T030000Z"
@@ -61,6 +65,12 @@ def test_what_is_neither_merged_nor_deployed_stays_where_it_is(fork: Fork) -> No
     assert report.losses is not None
     assert report.losses.items == ()
     assert line_of_deploy(fork) == ("night", THIRD, ["kept", "#1", "#2", "#3"])
+    assert f"\nIt is a hotfix onto night {THIRD}.\n" in page_text(status_page(status(fork.work)))
+    rows = [line.split()[:2] for line in render_ledger(ledger(fork.work, last=2)).splitlines()]
+    assert [row for row in rows if row[:1] in ([report.night], [THIRD])] == [
+        [report.night, "hotfix"],
+        [THIRD, "2026-11-21T03:00:00Z"],
+    ]
     assert dict(history(fork).entries[0].line.included)["#1"] == one
 
     ordinary = fork.night()
@@ -70,6 +80,7 @@ def test_what_is_neither_merged_nor_deployed_stays_where_it_is(fork: Fork) -> No
     assert deployed(again) == ["kept", "#1", "#3"]
     assert dict(history(fork).entries[0].line.included)["#1"] == head(fork, 1)
     assert fork.night().nothing_to_do
+    assert "hotfix" not in page_text(status_page(status(fork.work)))
 
 
 def test_after_a_rollback_it_goes_onto_what_was_gone_back_to(fork: Fork) -> None:
