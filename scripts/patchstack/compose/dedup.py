@@ -203,9 +203,16 @@ def _same_head(readings: Sequence[Reading]) -> dict[str, LeftOut]:
 def _carried(readings: Sequence[Reading]) -> dict[str, LeftOut]:
     """Contained in another; of several that contain it, by the one that none of them contains."""
     pulls = _pulls(readings)
+    holding: dict[Sha, list[Reading]] = {}
+    for reading in pulls:
+        for commit in reading.own_commits:
+            holding.setdefault(commit, []).append(reading)
     found = {}
     for reading in pulls:
-        containing = [other for other in pulls if other is not reading and _is_within(reading, other)]
+        # Who contains all of its commits contains any one of them.
+        one = next(iter(reading.own_commits), None)
+        others = pulls if one is None else holding[one]
+        containing = [other for other in others if other is not reading and _is_within(reading, other)]
         outermost = [
             one for one in containing if not any(_is_within(one, other) for other in containing if other is not one)
         ]

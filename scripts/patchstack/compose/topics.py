@@ -78,17 +78,15 @@ class _Facts:
     ways: Mapping[Pair, Walk]
     """Its own commits, and all that the base has not."""
     on_the_way: Mapping[Pair, tuple[Change, ...]]
-    """What its own commits change one by one, where they are few."""
+    """What its own commits change one by one, where they are few; nothing where one changes what the whole does."""
 
     @classmethod
     def read(cls, store: Repository, base: Base, pulls: Sequence[Pull]) -> _Facts:
         own = [(pull.merge_base, pull.head) for pull in pulls]
         ways = lookup.walks(store, [*own, *((base.commit, pull.head) for pull in pulls)])
-        changes = lookup.changes(store, own)
         few = {pair: ways[pair] for pair in own if len(ways[pair].parents) <= _FEW and not _is_one_step(pair, ways)}
-        # One commit changes what the whole does.
-        one = {pair: changes[pair] for pair in own if _is_one_step(pair, ways)}
-        return cls(changes, ways, one | lookup.changes_on_the_way(store, few))
+        one: dict[Pair, tuple[Change, ...]] = {pair: () for pair in own if _is_one_step(pair, ways)}
+        return cls(lookup.changes(store, own), ways, one | lookup.changes_on_the_way(store, few))
 
 
 def _is_one_step(pair: Pair, ways: Mapping[Pair, Walk]) -> bool:

@@ -136,7 +136,7 @@ class Union:
         meeting = self.composed.meeting(delta)
         if not meeting:
             return Attempt(topic, MergeResult(changes=delta), by_paths=True)
-        return self._with_what_it_meets(topic, delta, meeting) or self._with_all(topic)
+        return self._with_what_it_meets(topic, meeting) or self._with_all(topic)
 
     def take(self, attempt: Attempt) -> None:
         place, topic, outcome = len(self.included), attempt.topic, attempt.outcome
@@ -186,9 +186,7 @@ class Union:
         below, gone = f"{folder}/", self.composed.gone
         return any(path.startswith(below) and path not in gone for path in (*self.composed.added, *self._base_paths))
 
-    def _with_what_it_meets(
-        self, topic: Topic, delta: Sequence[Change], meeting: Mapping[str, Cell | None]
-    ) -> Attempt | None:
+    def _with_what_it_meets(self, topic: Topic, meeting: Mapping[str, Cell | None]) -> Attempt | None:
         """Merge it with ``meeting`` alone; None where that could come to something else than with all."""
         cells = {path: cell for path, cell in meeting.items() if cell is not None}
         if len(cells) < len(meeting) or (self.composed.gone and not self.composed.added.isdisjoint(cells)):
@@ -204,19 +202,15 @@ class Union:
             self.memo.keep_outcome(key, outcome)
         if one and outcome.conflicts:
             self._conflicts[one.commit, topic.commit] = outcome.conflicts
-        if not {change.path for change in outcome.changes} <= {change.path for change in delta}:
-            return None
         return Attempt(topic, outcome, by_paths=True)
 
     def _sole_bringer(self, cells: Mapping[str, Cell]) -> Topic | None:
-        """The topic that all of ``cells`` are from, and are in its commit as they are here."""
+        """The topic that all of ``cells`` are from; nobody else has changed them, so its commit has them as well."""
         places = {place for path in cells for place in self._bringing.at[path]}
         place = places.pop()
         if places or place not in self._by_paths:
             return None
-        topic = self.included[place]
-        own = {change.path: (change.new_mode, change.new_blob) for change in self.deltas.changes[topic.commit]}
-        return topic if all(own.get(path) == cell for path, cell in cells.items()) else None
+        return self.included[place]
 
     def _commit_of(self, cells: Mapping[str, Cell]) -> Sha:
         entries = [(mode, blob, path) for path, (mode, blob) in cells.items()]
