@@ -34,10 +34,10 @@ def pull_name(work: Workplace, text: str) -> str | None:
 
 
 def _repo_in(work: Workplace, repo: str) -> str:
-    """A repository as names of its pull requests begin: the fork's with nothing, others as deploy.yaml has them."""
+    """How names of its pull requests begin: the fork's with nothing, another's as deploy.yaml first has it."""
     if repo.casefold() == work.config.fork.repo.casefold():
         return ""
-    known = {source.repo.casefold(): source.repo for source in work.github_sources}
+    known = {source.repo.casefold(): source.repo for source in reversed(work.github_sources)}
     return known.get(repo.casefold(), repo)
 
 

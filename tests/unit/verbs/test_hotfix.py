@@ -252,6 +252,8 @@ def test_names_are_what_a_night_calls_them(desk: Desk) -> None:  # noqa: F811
     given = ("7", "#7", "acme/sglang#7", "ACME/SGLang#8", "SGL-Project/sglang#9", "other/repo#1", "other/repo#1")
     assert pull_names(work, given) == ("#7", "#8", "sgl-project/sglang#9", "other/repo#1")
     assert pull_names(replace(work, local=True), ("sgl-project/sglang#9",)) == ("sgl-project/sglang#9",)
+    desk.sources += ", {repo: SGL-project/sglang, into: [release], heads: [acme]}"  # discover names it by the first
+    assert pull_names(desk.work(), ("SGL-project/sglang#9",)) == ("sgl-project/sglang#9",)
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(desk: Desk) -> None:  # noqa: F811
