@@ -136,7 +136,7 @@ def plan(options: Options, without: tuple[str, ...], as_json: bool) -> None:
 @main_group.command()
 @with_run
 @with_without
-@click.option("--verify", is_flag=True, help="Compose again without anything remembered, and compare.")
+@click.option("--verify", is_flag=True, help="Compose again, step by step with nothing remembered, and compare.")
 @with_json
 @with_dry_run
 @click.pass_obj
