@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,14 @@ class Scene:
         assert {name: sha for name, sha in Repository(self.remote).refs().items() if name in self.theirs} == self.theirs
         return now
 
+    def hook(self, name: str, script: str) -> Path:
+        """A hook of the remote."""
+        path = self.remote / "hooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
     def left_behind(self) -> list[str]:
         """Locks and pieces in store and remote, half-made folders, and processes that still work here."""
         state = self.root / ".patchstack"
@@ -164,17 +173,21 @@ class Scene:
 
 
 class Driver:
-    """A process that starts nights, one after the other (`kill_driver.py`)."""
+    """A process that starts nights, one after the other (`kill_driver.py`); ``within``: a command that becomes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *within: str) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
+            [*within, sys.executable, str(PROGRAM)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
 
     def begin(self, order: Order) -> int:
         """Its process id."""
@@ -226,9 +239,16 @@ def wait_for_end(folder: Path, limit_s: float = END_LIMIT_S) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def scenes_in(folder: Path) -> Iterator[tuple[Scene, ...]]:
+    """`make_scenes`, with a cache that has nothing but the release of two files, for what runs in the block, too."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PATCHSTACK_CACHE", str(folder / "cache"))
+        yield tuple(make_scenes(folder, monkeypatch))
+
+
 def make_scenes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """The night before the first one; then one with a new pull request, and a patch that moves the published stack."""
-    monkeypatch.setenv("PATCHSTACK_CACHE", str(folder / "cache"))
     fork = Fork(folder / "fork", monkeypatch)
     fork.patches.patch("kept", fork.base, {"python/sglang/kept.py": "KEPT = 1\n"})
     shutil.rmtree(fork.folder / ".patchstack")

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.e2e.kill_bench import LATER, TONIGHT, Driver, Scene, make_scenes
+from tests.e2e.kill_bench import LATER, TONIGHT, Driver, Scene, scenes_in
+
+from patchstack.git import Repository
 
 A_FEW = 12
 KILLED = -signal.SIGKILL
@@ -25,22 +27,20 @@ KILLED = -signal.SIGKILL
 
 @pytest.fixture(scope="module")
 def scenes(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, ...]]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield tuple(make_scenes(tmp_path_factory.mktemp("scenes"), monkeypatch))
-
-
-@pytest.fixture(autouse=True)
-def cache(scenes: tuple[Scene, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The release of two files, and not this machine's own cache."""
-    monkeypatch.setenv("PATCHSTACK_CACHE", str(scenes[0].root.parent / "cache"))
+    with scenes_in(tmp_path_factory.mktemp("scenes")) as scenes:
+        yield scenes
 
 
 @pytest.fixture(scope="module")
-def driver(sealed_module: Path, scenes: tuple[Scene, ...]) -> Iterator[Driver]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PATCHSTACK_CACHE", str(scenes[0].root.parent / "cache"))
-        with Driver() as driver:
-            yield driver
+def driver(scenes: tuple[Scene, ...]) -> Iterator[Driver]:
+    with Driver() as driver:
+        yield driver
+
+
+@pytest.fixture(autouse=True)
+def cache(scenes: tuple[Scene, ...], sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the checks in this process see is what the nights do."""
+    monkeypatch.setenv("PATCHSTACK_CACHE", str(scenes[0].root.parent / "cache"))
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,100 @@ def test_a_night_that_is_killed_at_any_moment_is_finished_by_the_next(
         except AssertionError as error:
             raise AssertionError(f"{kill}:\n{error}\n{killed.err}") from error
         shutil.rmtree(folder)
+
+
+SERVER_DIES = {
+    "before it takes anything": ("pre-receive", ""),
+    "between two refs that it may move": ("update", '[ "$1" = refs/heads/deploy ] || exit 0'),
+    "with every ref locked": ("reference-transaction", '[ "$1" = prepared ] || exit 0'),
+    "with every ref moved": ("reference-transaction", '[ "$1" = committed ] || exit 0'),
+    "before it says so": ("post-receive", ""),
+}
+
+
+@pytest.mark.parametrize("when", SERVER_DIES)
+def test_a_server_that_is_killed_is_found_out_about_at_once(
+    scenes: tuple[Scene, ...], driver: Driver, tmp_path: Path, when: str
+) -> None:
+    name, condition = SERVER_DIES[when]
+    scene = scenes[1].copied(tmp_path / "fork")
+    before = scene.read(tmp_path / "before.git")
+    hook = scene.hook(name, f"{condition}\nkill -9 $PPID")
+
+    done = scene.night(driver, TONIGHT)
+
+    hook.unlink()
+    moved = scene.require_old_or_new(before, tmp_path / "then.git").deploy != before.deploy
+    assert moved is (when in {"with every ref moved", "before it says so"})
+    if moved:
+        assert done.code == 0, done.err
+        assert any("arrived all the same" in note for note in done.json["notes"])
+        assert done.json["promotion"]["commit"] == scene.read(tmp_path / "moved.git").deploy.commit  # type: ignore[union-attr]
+    else:
+        assert done.code == 8, done.err
+        assert "nothing was moved: run again" in done.err
+    again = scene.night(driver, LATER)
+    assert again.code == 0, again.err
+    assert any("left by a git that was killed" in note for note in again.json["notes"]) is (
+        when in {"with every ref locked", "before it takes anything"}
+    )
+    scene.require_complete(tmp_path / "after.git", again)
+
+
+def test_a_server_that_is_killed_while_it_moves_refs_is_mended(
+    scenes: tuple[Scene, ...], driver: Driver, tmp_path: Path
+) -> None:
+    """The killer is as fast as it can be: right after deploy has moved, or a ref or two later."""
+    scene = scenes[1].copied(tmp_path / "fork")
+    before = scene.read(tmp_path / "before.git")
+    lock = "refs/heads/deploy.lock"
+    loop = f"n=0; while [ -e {lock} ] && [ $n -lt 1000000 ]; do n=$((n + 1)); done; kill -9 $PPID"
+    hook = scene.hook("reference-transaction", f'[ "$1" = prepared ] || exit 0\n({loop}) </dev/null >/dev/null 2>&1 &')
+
+    done = scene.night(driver, TONIGHT)
+
+    hook.unlink()
+    assert done.code == 0, done.err
+    assert scene.require_old_or_new(before, tmp_path / "then.git").deploy != before.deploy
+    assert scene.night(driver, LATER, "promote", "--json").code == 0
+    scene.require_complete_remote(tmp_path / "promoted.git")
+    again = scene.night(driver, LATER)
+    assert again.code == 0, again.err
+    scene.require_complete(tmp_path / "after.git", again)
+
+
+@pytest.mark.parametrize("lost", ["stack", "tag", "stack and tag"])
+def test_a_night_that_was_killed_within_its_push_is_finished(
+    scenes: tuple[Scene, ...], driver: Driver, tmp_path: Path, lost: str
+) -> None:
+    """As a server that was killed between two refs leaves it: deploy has moved and others not, and are locked."""
+    scene = scenes[1].copied(tmp_path / "fork")
+    before = Repository(scene.remote).refs()
+    number = len(scenes[1].copied(tmp_path / "rehearsal").night(driver, TONIGHT).moments) - 1
+    killed = scene.night(driver, TONIGHT, number=number)
+    assert killed.code == KILLED
+    now = scene.read(tmp_path / "then.git")
+    run = scene.state.run(now.history.entries[0].line.night)
+    for name in ("report.json", "report.md", "promotion.json"):
+        (run.folder / name).unlink(missing_ok=True)
+    refs = []
+    if "stack" in lost:
+        refs.append("refs/heads/stack/production")
+    if "tag" in lost:
+        refs.append(f"refs/tags/{now.history.entries[0].line.tag}")
+    Repository(scene.remote).set_refs({ref: before.get(ref) for ref in refs})
+    for ref in refs:
+        (scene.remote / f"{ref}.lock").touch()
+    (scene.remote / "objects" / "tmp_objdir-incoming-1").mkdir()
+
+    again = scene.night(driver, LATER)
+
+    assert (again.code, again.json["nothing_to_do"]) == (0, True), again.err
+    notes = "\n".join(again.json["notes"])
+    assert "was killed" in notes
+    assert (
+        f"removed from remote.git, left by a git that was killed: objects/tmp_objdir-incoming-1, {refs[0]}.lock"
+        in notes
+    )
+    assert f"run {run.id} was promoted, and killed before it had that in writing: it has now" in notes
+    scene.require_complete(tmp_path / "after.git", again)
