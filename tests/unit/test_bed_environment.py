@@ -82,6 +82,11 @@ def test_a_bed_is_made_once(shelf: Shelf) -> None:
     shutil.rmtree(shelf.wheels)
     assert shelf.prepare() == made
     assert shelf.said == []
+    for_everybody = made.python.parents[1]  # guards run as somebody else
+    assert for_everybody.stat().st_mode & 0o777 == 0o755
+    for_everybody.chmod(0o700)  # as earlier versions made it
+    shelf.prepare()
+    assert for_everybody.stat().st_mode & 0o777 == 0o755
     imported = subprocess.run([made.python, "-c", "import needed, torch"], check=False)
     assert imported.returncode == 0
 

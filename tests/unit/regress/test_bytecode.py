@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from patchstack.regress.bytecode import take_over
 from patchstack.regress.execute import Tree
+from patchstack.regress.unprivileged import FIRST_ID, hand_over
 
 
 def tree(folder: Path, **sources: str) -> Tree:
@@ -46,3 +51,47 @@ def test_a_tree_that_has_gone_gives_nothing(tmp_path: Path) -> None:
     mutant = tree(tmp_path / "mutant", same="SAID = 1", other="SAID = 2")
     take_over(Tree(tmp_path / "gone", Path(sys.executable), tmp_path / "bytecode"), mutant, set())
     assert imported(mutant) == ["1 2"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs a tree as somebody else")
+def test_nobody_who_runs_one_tree_can_rewrite_what_another_runs(tmp_path: Path) -> None:
+    """Whoever runs a tree writes its compiled files. What two share is ours, and each may only put its own in place."""
+    origin = tree(tmp_path / "origin", same="SAID = 1", other="SAID = 2")
+    imported(origin)
+    (compiled,) = origin.bytecode.rglob("same.*.pyc")
+    os.chown(compiled, FIRST_ID, FIRST_ID)
+    mutant = tree(tmp_path / "mutant", same="SAID = 1", other="SAID = 2")
+    take_over(origin, mutant, set())
+    hand_over(mutant.bytecode, FIRST_ID)
+    (taken,) = mutant.bytecode.rglob("same.*.pyc")
+    assert taken.stat().st_ino == compiled.stat().st_ino
+    assert (taken.stat().st_uid, taken.stat().st_mode & 0o022) == (0, 0)
+    assert {folder.stat().st_uid for folder in (mutant.bytecode, taken.parent)} == {FIRST_ID}
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_no_link_leads_us_to_another_file(tmp_path: Path, other_disk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate that plants one would read through us what only we may read, or have us give it away."""
+
+    def refuse(*_: object, **more: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    if other_disk:
+        monkeypatch.setattr(os, "link", refuse)
+    secret = tmp_path / "secrets"
+    secret.mkdir()
+    (secret / "key.pyc").write_text("secret")
+    (tmp_path / "secret.pyc").write_text("secret")
+    origin = tree(tmp_path / "origin", same="SAID = 1", other="SAID = 2")
+    imported(origin)
+    (origin.bytecode / "planted.pyc").symlink_to(tmp_path / "secret.pyc")
+    (origin.bytecode / "folder").symlink_to(secret)
+    os.mkfifo(origin.bytecode / "pipe.pyc")
+    mutant = tree(tmp_path / "mutant", same="SAID = 1", other="SAID = 2")
+    take_over(origin, mutant, set())
+    hand_over(origin.bytecode, os.geteuid() + 1 if os.geteuid() == 0 else os.geteuid())
+    assert sorted(path.name.split(".")[0] for path in mutant.bytecode.rglob("*.pyc") if "/lib/" not in str(path)) == [
+        "other",
+        "same",
+    ]
+    assert {path.stat().st_uid for path in (secret, secret / "key.pyc", tmp_path / "secret.pyc")} == {os.geteuid()}

@@ -382,4 +382,5 @@ def test_a_run_that_is_killed_outright_takes_its_guards_along(tmp_path: Path) ->
     with subprocess.Popen(argv) as run, pipe.open() as held:
         assert held.read(4) == "here"
         run.send_signal(signal.SIGKILL)
+        assert select.select([held], [], [], 60)[0], "a guard outlived the run"
         assert held.read() == ""

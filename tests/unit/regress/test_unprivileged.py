@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -20,12 +21,13 @@ from tests.unit.regress.test_guards_gone_wild import fake_bed
 from patchstack import process
 from patchstack.errors import MachineError
 from patchstack.model import GuardOutcome
-from patchstack.regress import enclose, unprivileged
+from patchstack.regress import enclose, execute, unprivileged
 from patchstack.regress.crew import has_own_network
-from patchstack.regress.enclose import Means
+from patchstack.regress.enclose import Link, Means
 from patchstack.regress.execute import Tree, child_environment, run_suite
 from patchstack.regress.suites import Suite
 from patchstack.regress.unprivileged import FIRST_ID, IDS, LONE_ID, Cell, Needs, decide, decide_mounts, unreadable
+from patchstack.verbs import test as verb
 
 CANARY = "canary-5f1c"
 
@@ -295,8 +297,9 @@ def test_it_writes_only_where_it_may(machine: Machine, means: Means, where: str)
         "guards": machine.root / "tests" / "regression",
         **{name: path.parent for name, path in machine.secrets.items()},
     }
-    said = machine.tries("(place / 'planted').touch()", places[where])
-    assert said in ("OSError", "PermissionError", "FileNotFoundError")
+    read_only_or_absent = "OSError" if where in ("tree", "bed", "guards") else "FileNotFoundError"
+    expected = "PermissionError" if means is Means.IDENTITY else read_only_or_absent
+    assert machine.tries("(place / 'planted').touch()", places[where]) == expected
     assert not (places[where] / "planted").exists()
 
 
@@ -310,6 +313,56 @@ def test_its_file_system_cannot_be_opened_up(machine: Machine, means: Means) -> 
     print(failed)"""
     said = machine.tries(code, machine.tree.folder).splitlines()[0]
     assert said == "[True, True, True, True]"
+    if means is Means.NAMESPACES:
+        roots = "print([line for line in open('/proc/self/mountinfo') if line.split()[4] == '/'].__len__())"
+        assert machine.run(roots) == "1"  # the machine's own lies nowhere below
+
+
+@as_root
+@pytest.mark.parametrize("how", ["place.unlink()", "place.rename('/tmp/x')", "place.with_name('more').touch()"])
+def test_its_record_stays_the_file_that_we_read(machine: Machine, means: Means, how: str) -> None:
+    """It could be a link to what only we may read."""
+    code = how.replace("place", "Path(os.environ['HOME']).with_name('record.jsonl')")
+    assert machine.tries(code) in ("OSError", "PermissionError")
+
+
+@as_root
+def test_a_mask_of_ours_hides_nothing_from_it(machine: Machine, means: Means) -> None:
+    before = os.umask(0o077)
+    try:
+        assert machine.run("print('here')") == "here"
+    finally:
+        os.umask(before)
+
+
+def test_links_that_lead_to_its_python_are_made_where_nothing_else_brings_them(tmp_path: Path) -> None:
+    shown, outer, inner = (tmp_path / name for name in ("shown", "outer", "inner"))
+    shown.mkdir()
+    (shown / "python").touch()
+    outer.symlink_to("inner")
+    inner.symlink_to(shown / "python")
+    made = unprivileged._links(outer, needs(tmp_path, "shown"))
+    assert [link for link in made if link.path.startswith(str(tmp_path))] == [
+        Link(str(outer), "inner"),
+        Link(str(inner), str(shown / "python")),
+    ]
+
+
+@as_root
+def test_it_has_a_loopback_to_listen_on(machine: Machine) -> None:
+    said = machine.tries("socket.create_connection((open_ := socket.create_server(('127.0.0.1', 0))).getsockname())")
+    assert said == "done"
+
+
+def test_whatever_it_leaves_in_its_home_goes(machine: Machine) -> None:
+    """Folders in folders, more of them than Python's own way of removing them has stack for."""
+    code = "import os; [(os.mkdir('d'), os.chdir('d')) for _ in range(3000)]"
+    with machine.cell() as cell:
+        argv = cell.argv([str(machine.tree.python), "-c", f"import os; os.chdir(os.environ['HOME']); {code}"])
+        environment = child_environment(machine.root, machine.tree, cell.home)
+        assert process.run(argv, env=environment, check=False).returncode == 0
+        assert (cell.home / "d" / "d").is_dir()
+    assert not cell.home.parent.exists()
 
 
 @as_root
@@ -328,10 +381,21 @@ def test_it_gets_no_rights_by_a_program(machine: Machine, means: Means) -> None:
     assert said == "['NoNewPrivs:\\t1\\n']"
 
 
+# Whether System V's shared memory has a segment of this key: shmget(2).
+HAS_SEGMENT = "import ctypes, sys; print(ctypes.CDLL(None).shmget(int(sys.argv[1]), 0, 0) >= 0)"
+
+
 @as_root
 def test_memory_that_programs_share_is_its_own(machine: Machine) -> None:
     if unprivileged.means() is not Means.NAMESPACES:
         pytest.skip(unprivileged.namespace_fault())
+    key, libc = os.getpid() << 8, ctypes.CDLL(None)
+    segment = libc.shmget(key, 4096, 0o1666)
+    try:
+        assert segment >= 0
+        assert machine.run(HAS_SEGMENT, key) == "False"
+    finally:
+        libc.shmctl(segment, 0, None)
     ours = Path("/dev/shm") / f"patchstack-test-{os.getpid()}"
     ours.touch()
     try:
@@ -538,6 +602,17 @@ def test_what_lies_on_the_path_of_the_tree_runs_no_other_way(machine: Machine, m
     has_own_network(machine.root, machine.tree)
     owner = {Means.NAMESPACES: FIRST_ID, Means.IDENTITY: LONE_ID}[means]
     assert (machine.tree.bytecode / "ran").stat().st_uid == owner
+
+
+def test_who_runs_guards_is_part_of_what_answers_are_kept_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {verb._runner_digest()}
+    for number, module in enumerate((execute, unprivileged, enclose), start=1):
+        changed = tmp_path / "module.py"
+        changed.write_text(f"changed = {number}\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__file__", str(changed))
+            found.add(verb._runner_digest())
+    assert len(found) == 4
 
 
 def test_no_other_module_starts_the_bed_s_interpreter() -> None:
