@@ -74,7 +74,15 @@ def bar_said(bar: Bar) -> Line:
 def held(line: LedgerLine) -> Line:
     """The hold in force."""
     why: Line = (" (", Prose(line.because), ")") if line.because else ()
-    return (Badge("on hold"), " since ", Quoted(line.at), *why, ": nights are tested and not promoted; ", _release(()))
+    return (
+        Badge("on hold"),
+        " since ",
+        Quoted(line.at),
+        *why,
+        ": nights are tested and not promoted; ",
+        _release(()),
+        " ends it.",
+    )
 
 
 def bars_section(bars: Sequence[tuple[str, Bar]]) -> tuple[Section, ...]:

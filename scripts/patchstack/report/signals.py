@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from patchstack.errors import EXIT_CODES
-from patchstack.model import Composition, LeftOut, NightReport, Reason, Sha, Status, Topic
-from patchstack.report import words
+from patchstack.model import Composition, LedgerLine, LeftOut, NightReport, Reason, Sha, Status, Topic
+from patchstack.report import operator, words
 from patchstack.report.fit import cut, fitted
 from patchstack.report.markdown import inline
 from patchstack.report.marker import SignalMarker
@@ -22,7 +22,7 @@ from patchstack.report.status import SignView, StatusView
 
 CONFLICT, PATCH = "conflict", "patch"
 """What the key of a signal of one topic or pair begins with."""
-RED, NO_NIGHT, OVERDUE = "red-night", "no-night", "overdue"
+RED, NO_NIGHT, OVERDUE, HOLD = "red-night", "no-night", "overdue", "hold"
 """The keys of those that a lane has once."""
 _BASE = "~base"
 """Stands in a key for the base, as a name that no topic can have."""
@@ -49,12 +49,19 @@ def signals(report: NightReport, place: Place) -> tuple[Signal, ...]:
         made.append(_refused(report, report.refused.patch, report.refused.files, place))
     elif report.exit_code:
         made.append(_red(report, place))
+    if report.held:
+        made.append(_held(report.lane, report.held))
     return tuple({signal.key: signal for signal in made}.values())
 
 
 def finished(report: NightReport) -> bool:
-    """Whether the night went as far as it could: promoted, nothing to do, or failed. One of some stages is not."""
-    return bool(report.promotion or report.nothing_to_do or report.exit_code)
+    """Whether it went as far as it could: promoted, held back, nothing to do, or failed. One of some stages did not."""
+    return bool(report.promotion or report.nothing_to_do or report.exit_code or _is_held_back(report))
+
+
+def _is_held_back(report: NightReport) -> bool:
+    """It passed, and there its promotion would have been; until then it is INCOMPLETE."""
+    return report.held is not None and report.headline is Status.PASS
 
 
 def gone(report: NightReport, marker: SignalMarker) -> str | None:
@@ -67,6 +74,10 @@ def gone(report: NightReport, marker: SignalMarker) -> str | None:
         said = (" composed every patch that it needs.",)
     elif kind == RED and green and report.promotion:
         said = (" is green, and promoted.",)
+    elif kind == RED and _is_held_back(report) and not report.nothing_to_do:
+        said = (" is green; promotion is on hold.",)
+    elif kind == HOLD and green and report.held is None:
+        said = (" found no hold.",)
     elif kind == RED and green and report.previous and report.previous.fingerprint != marker.inputs:
         # Had the red night the same inputs, that they were green once before would prove nothing.
         said = (
@@ -202,7 +213,7 @@ def _moved(report: NightReport) -> Line:
         return words.moved(report.promotion)
     if report.previous is None:
         return ("Nothing was moved, and no night was ever promoted.",)
-    return ("Nothing was moved: what is deployed stays night ", Quoted(report.previous.night), ".")
+    return ("Nothing was moved: what is deployed stays night ", Quoted(words.content(report.previous)), ".")
 
 
 def _what_to_do(exit_code: int) -> Line:
@@ -223,6 +234,18 @@ def _what_to_do(exit_code: int) -> Line:
         *page,
         ".",
     )
+
+
+# --- what an operator said ---
+
+
+def _held(lane: str, line: LedgerLine) -> Signal:
+    title: Line = ("Lane ", Quoted(lane), ": promotion is on hold")
+
+    def page(rows: int) -> Page:
+        return _page(operator.held(line), ())
+
+    return Signal(HOLD, inline(title), fitted(SignalMarker(lane, HOLD), page))
 
 
 # --- no night at all ---
@@ -251,7 +274,7 @@ def overdue(status: StatusView, place: Place) -> Signal:
     )
     held: Line = (Quoted(status.branch), " never had a night.")
     if status.night:
-        held = (Quoted(status.branch), " holds night ", Quoted(status.night.night), ".")
+        held = (Quoted(status.branch), " holds night ", Quoted(words.content(status.night)), ".")
     lead: Line = ("No night was promoted, tested, or found to have nothing to do. ", *newest, " ", *held)
     items: tuple[Line, ...] = (
         ("Look whether the nightly workflow is switched off, waits for a runner, or fails before it can report.",),
