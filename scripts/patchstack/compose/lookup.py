@@ -106,6 +106,25 @@ def _walk(graph: Mapping[Sha, tuple[Sha, ...]], begin: Sha, end: Sha) -> Walk:
     return Walk(own, end == begin or any(begin in parents for parents in own.values()))
 
 
+def reached(store: Repository, begin: Sha, ends: Iterable[Sha], wanted: Iterable[Sha]) -> dict[Sha, frozenset[Sha]]:
+    """Which of ``wanted`` each of ``ends`` reaches and ``begin`` does not.
+
+    Of a release's commit no pull request of upstream's has anything, so the way to each is all of upstream's history:
+    it is walked once, and held once.
+    """
+    heads, sought = tuple(dict.fromkeys(ends)), frozenset(wanted)
+    if not heads or not sought:
+        return dict.fromkeys(heads, frozenset())
+    argv = ("rev-list", "--parents", "--topo-order", "--reverse", "--stdin")
+    out = store.run(*argv, stdin=_lines([*heads, f"^{begin}"]))
+    found: dict[str, frozenset[Sha]] = {}
+    for commit, *parents in map(str.split, out.splitlines()):
+        below = {found[parent] for parent in parents if found.get(parent)}
+        one = frozenset().union(*below) if len(below) != 1 else next(iter(below))
+        found[commit] = one | {Sha(commit)} if commit in sought else one
+    return {head: found.get(head, frozenset()) for head in heads}
+
+
 def changes_on_the_way(store: Repository, ways: Mapping[Pair, Walk]) -> dict[Pair, tuple[Change, ...]]:
     """What each commit on the way changes against its first parent, one after the other."""
     roots = dict.fromkeys(commit for way in ways.values() for commit, parents in way.parents.items() if not parents)

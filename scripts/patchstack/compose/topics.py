@@ -40,7 +40,7 @@ def pull_topics(
 ) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
     """Every pull request that can be merged as a topic, and every other one with the reason, in the order given."""
     large = too_large(store, pulls)
-    facts = _Facts.read(store, base, [pull for pull in pulls if pull.name not in large])
+    facts = _Facts.read(store, base, patch_topics, [pull for pull in pulls if pull.name not in large])
     ground = _Ground(store, base, lane, tuple(patch_topics), tuple(protected), roots(store, base.tree), facts)
     topics: list[Topic] = []
     left_out: list[LeftOut] = []
@@ -76,17 +76,21 @@ class _Facts:
     changes: Mapping[Pair, tuple[Change, ...]]
     """From where each was cut to its head."""
     ways: Mapping[Pair, Walk]
-    """Its own commits, and all that the base has not."""
+    """Its own commits."""
+    patches: Mapping[Sha, frozenset[Sha]]
+    """By head: the commits of patches that it contains."""
     on_the_way: Mapping[Pair, tuple[Change, ...]]
     """What its own commits change one by one, where they are few; nothing where one changes what the whole does."""
 
     @classmethod
-    def read(cls, store: Repository, base: Base, pulls: Sequence[Pull]) -> _Facts:
+    def read(cls, store: Repository, base: Base, patches: Sequence[Topic], pulls: Sequence[Pull]) -> _Facts:
         own = [(pull.merge_base, pull.head) for pull in pulls]
-        ways = lookup.walks(store, [*own, *((base.commit, pull.head) for pull in pulls)])
+        ways = lookup.walks(store, own)
+        heads = (pull.head for pull in pulls)
+        contained = lookup.reached(store, base.commit, heads, (patch.commit for patch in patches))
         few = {pair: ways[pair] for pair in own if len(ways[pair].parents) <= _FEW and not _is_one_step(pair, ways)}
         one: dict[Pair, tuple[Change, ...]] = {pair: () for pair in own if _is_one_step(pair, ways)}
-        return cls(lookup.changes(store, own), ways, one | lookup.changes_on_the_way(store, few))
+        return cls(lookup.changes(store, own), ways, contained, one | lookup.changes_on_the_way(store, few))
 
 
 def _is_one_step(pair: Pair, ways: Mapping[Pair, Walk]) -> bool:
@@ -141,7 +145,7 @@ class _Ground:
         return refusal(self.store, on_the_way, self.protected) is not None
 
     def _by_head(self, pull: Pull, changes: Sequence[Change]) -> Topic:
-        contained = self.facts.ways[self.base.commit, pull.head].parents
+        contained = self.facts.patches[pull.head]
         requires = tuple(patch.name for patch in self.patches if patch.commit in contained)
         return self._topic(pull, pull.head, tuple(change.path for change in changes), requires, ())
 
@@ -188,7 +192,7 @@ class _Ground:
 
         The commits of an older stack are known by their subject, which is the patch's title.
         """
-        commits = self.facts.ways[self.base.commit, pull.head].parents
+        commits = self.facts.patches[pull.head]
         titles: set[str] = set()
         if pull.target == f"stack/{self.lane}":
             walk = ("--no-show-signature", "--format=%H%x00%s", pull.head, f"^{self.base.commit}", "--")

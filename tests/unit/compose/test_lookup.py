@@ -87,6 +87,21 @@ def test_walks_are_those_of_rev_list(fork: Fork) -> None:
     }
 
 
+def test_what_each_reaches_is_found_in_one_walk(fork: Fork) -> None:
+    base, store = fork.base.commit, fork.repository
+    one = fork.commit("one", {A: edit(TEN, 1, "one")}, base)
+    two = fork.commit("two", {B: edit(TEN, 1, "two")}, base)
+    three = fork.commit("three", {}, one)
+    joined = fork.commit("joined", {}, three, two)
+    root = fork.commit("another root", {C: TEN})
+    ends, wanted = [one, two, three, joined, root, base], [one, two, joined, base]
+
+    found = lookup.reached(store, base, ends, wanted)
+
+    assert found == {end: frozenset({*wanted} & {*store.commits(end, f"^{base}")}) for end in ends}
+    assert lookup.reached(store, base, ends, []) == dict.fromkeys(ends, frozenset())
+
+
 def test_commits_have_tree_parents_and_date(fork: Fork) -> None:
     one = fork.commit("one", {A: edit(TEN, 1, "one")}, fork.base.commit)
     found = lookup.commits(fork.repository, [one, fork.base.commit, one])
