@@ -23,6 +23,7 @@ from patchstack.bundle import read_bundle_header
 from patchstack.credential import Credential, credential_for, is_secret
 from patchstack.errors import MachineError, PatchstackError, RemoteError, UsageError
 from patchstack.leftovers import scratch_folder
+from patchstack.machine import require_machine
 from patchstack.model import Sha
 from patchstack.soundness import NO_HOOKS, STRICT, UnsoundError
 from patchstack.store import write_whole
@@ -239,7 +240,7 @@ class Repository:
         settings = [f"{key}={value}" for key, value in environment.items()]
         answer = _execute(["env", "-i", *settings, "git", *argv], self.folder, stdin)
         if answer.returncode != 0:
-            _require_machine(answer.stderr)
+            require_machine(answer.stderr, self.folder)
         return answer
 
     def run(
@@ -465,7 +466,10 @@ class Repository:
         answer = self._remote(url, *argv, "--recurse-submodules=no", "--no-signed", "--", url, *refspecs)
         if answer.returncode != 0:
             refused = [line for line in answer.text.splitlines() if line.startswith("!")]
-            heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith("remote:")]
+            telling = ("remote:", "error: remote unpack failed:")
+            heard = [line.strip() for line in answer.stderr.splitlines() if line.startswith(telling)]
+            if any("(unpacker error)" in line for line in refused):
+                heard.append("its disk is full, or it may not be written")
             said = "; ".join([line.replace("\t", " ") for line in refused] + heard) or _last_line(answer.stderr)
             # `[rejected]` and `[remote rejected]`, and not `[remote failure]` (git-push(1), OUTPUT)
             if refused and all("rejected]" in line for line in refused):
@@ -556,25 +560,6 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
     return " ".join((telling or lines or ["git said nothing"])[:3])
-
-
-_MACHINE_SAYS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "File too large",
-    "Read-only file system",
-    "Too many open files",
-    "Cannot allocate memory",
-)
-"""What git passes on of the system's words (strerror(3), in the C locale) when this machine is to blame."""
-
-
-def _require_machine(stderr: str) -> None:
-    """`MachineError` when git failed for what this machine does not allow; a remote's own words do not count."""
-    lines = [line.strip() for line in stderr.splitlines() if not line.startswith("remote:")]
-    said = next((line for line in lines if any(words in line for words in _MACHINE_SAYS)), None)
-    if said is not None:
-        raise MachineError(f"git could not go on: {said}; make room, or mend the disk, and run again")
 
 
 def _redacted(answer: Answer, credential: Credential | None) -> Answer:
