@@ -452,6 +452,7 @@ class Repository:
         if answer.returncode != 0:
             for left in set(packs.glob("tmp_*")) - before:  # as large as all that was sent
                 left.unlink(missing_ok=True)
+            require_machine(answer.stderr, self.folder)
             kind = UnsoundError if strict and "fsck error" in answer.stderr else RemoteError
             raise kind(f"fetching from {without_secret(url)} failed: {_last_line(answer.stderr)}")
 
