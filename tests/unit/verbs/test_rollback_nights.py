@@ -169,6 +169,7 @@ def test_a_newer_head_counts_in_the_fingerprint_beside_the_barred_one(fork: Fork
     one = fork.night()
     mended(fork, 2, onto=first)
     two = fork.night()
+    assert deployed(one) == deployed(two) == ["kept", "#1", "#2"]
     assert one.promotion is not None
     assert two.promotion is not None
     assert one.promotion.line.fingerprint != two.promotion.line.fingerprint
