@@ -9,8 +9,10 @@ from patchstack.deadline import REASON, Deadline
 from patchstack.errors import PatchstackError
 from patchstack.model import GuardReport, GuardResult, Scenario, TreeRun
 from patchstack.process import Stop
+from patchstack.regress import unprivileged
 from patchstack.regress.crew import has_own_network, run_parts
 from patchstack.regress.durations import read_durations, write_durations
+from patchstack.regress.enclose import Means
 from patchstack.regress.execute import run_suite
 from patchstack.regress.kept import keep
 from patchstack.regress.parts import Part, decide_parts
@@ -50,6 +52,9 @@ def run_lane(
     ``lay`` writes the tree of a mutant when its turn has come, in a worker's thread, and ``drop`` removes it.
     What has no answer at the ``deadline`` is missing, and says so.
     """
+    if unprivileged.means() is Means.IDENTITY:
+        why = unprivileged.namespace_fault()
+        progress(f"this machine gives root no namespaces ({why}): guards run as user {unprivileged.LONE_ID}")
     known = read_durations(keeping.folder)
     trees = [step.subject.tree for step in steps if step.kept is None]
     if workers > 1 and trees and not has_own_network(root, trees[0]):

@@ -235,6 +235,18 @@ def test_where_the_machine_allows_no_network_of_their_own_they_run_one_after_the
     assert bench.said == ["this machine allows no network namespace: the guards run one after the other"]
 
 
+def test_where_root_gets_no_namespaces_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, {"a/test_a.py": PLAIN})
+    monkeypatch.setattr(unprivileged, "means", lambda: Means.IDENTITY)
+    monkeypatch.setattr(unprivileged, "namespace_fault", lambda: "unshare: Operation not permitted")
+    monkeypatch.setattr(lane, "run_parts", lambda parts, workers, run, **more: None)
+    with pytest.raises(PatchstackError, match="nobody heard how they ended"):
+        bench.run(1)
+    assert bench.said == [
+        "this machine gives root no namespaces (unshare: Operation not permitted): guards run as user 60999"
+    ]
+
+
 @pytest.mark.parametrize(
     ("makes", "own"), [("return PRIVATE", True), ("return 'shared'", False), ("raise OSError('no')", False)]
 )
