@@ -20,8 +20,6 @@ _REFUSED = (
 )
 STRICT = (
     *("-c", "fetch.fsckObjects=true"),
-    # Else a small fetch writes each object before it has looked at all of them, and the next one takes these as known.
-    *("-c", "fetch.unpackLimit=1"),
     *(part for name in _REFUSED for part in ("-c", f"fetch.fsck.{name}=error")),
 )
 """Options of git for a fetch that looks at every object that comes in."""

@@ -115,7 +115,8 @@ class _Merging:
         if self.spellings is None:
             # Only now: patches, which come before all pull requests, may spell as their authors like.
             self.spellings = Spellings.of_tree(self.store, self.line.tree())
-        twice = spelled_twice(self.spellings.clashes(changes), self.line.included)
+        clashes = self.spellings.clashes(changes)
+        twice = spelled_twice(self.store, self.base.tree, clashes, self.line.included)
         if twice is None:
             return None
         refused, twins = twice

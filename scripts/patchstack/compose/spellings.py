@@ -74,11 +74,14 @@ def _delta(changes: Iterable[Change]) -> Counter[str]:
     return found
 
 
-def spelled_twice(clashes: Mapping[str, str], included: Sequence[Topic]) -> tuple[Refusal, tuple[str, ...]] | None:
-    """Why what brings ``clashes`` in is left out, and those of ``included`` that have the other spelling."""
+def spelled_twice(
+    store: Repository, base: Sha, clashes: Mapping[str, str], included: Sequence[Topic]
+) -> tuple[Refusal, tuple[str, ...]] | None:
+    """Why what brings ``clashes`` in is left out, and those of ``included`` that brought the other spelling in."""
     if not clashes:
         return None
-    others = tuple(map(readable, clashes.values()))
+    # Whoever changes something in a folder of the tree ``base`` has not spelled it.
+    others = tuple(readable(other) for other in clashes.values() if not store.list_tree(base, other))
     twins = tuple(topic.name for topic in included if touches(topic, others))
     pairs = [f"{readable(path)!r} is {readable(other)!r}" for path, other in clashes.items()]
     more = f"; and {len(pairs) - _TOLD} more" if len(pairs) > _TOLD else ""

@@ -192,10 +192,11 @@ def test_two_spellings_in_one_pull_request(fork: Fork) -> None:
     ],
 )
 def test_another_spelling_of_what_the_base_has(fork: Fork, path: str, other: str) -> None:
+    fork.patch("first", {A: edit(TEN, 9, "first"), f"{HERE}/Lib/in.py": "first\n", f"{HERE}/Lib/more.py": "first\n"})
     fork.pull(1, fork.commit("one", {path: "x\n"}, fork.base.commit))
     first = path if path != f"{HERE}/lib/new.py" else f"{HERE}/lib"
     detail = f"on some file systems '{first}' is '{other}': rename it, or spell it alike"
-    assert composed(fork) == ([], [("#1", (), (first,), detail)])
+    assert composed(fork) == (["first"], [("#1", (), (first,), detail)])
 
 
 def test_the_later_of_two_pull_requests_is_left_out_and_names_the_earlier(fork: Fork) -> None:
