@@ -7,8 +7,9 @@ base is the base, and it renames nothing)
 - is merged by setting its paths, where none of them *meets* one that is composed: is it, or is a folder of it, or
   has it for a folder. Only a folder that the composition has emptied must be watched as well: it may have been
   renamed, and git moves what others add there.
-- is merged with what is composed of the paths that it meets, where the composition renames none of these: what else
+- is merged with what is composed of the paths that it meets, where the composition deletes none of these: what else
   either of them holds has no say in the result. If a single topic brought these paths, with that topic's commit.
+  (That one of them may be what another file was renamed to does not matter: the topic leaves that file as it is.)
 
 All else is merged as `Stepwise` does it, with the tip; that is written when it is needed. Where both were to come to
 different trees, `patchstack merge --verify` says so.
@@ -189,8 +190,8 @@ class Union:
     def _with_what_it_meets(self, topic: Topic, meeting: Mapping[str, Cell | None]) -> Attempt | None:
         """Merge it with ``meeting`` alone; None where that could come to something else than with all."""
         cells = {path: cell for path, cell in meeting.items() if cell is not None}
-        if len(cells) < len(meeting) or (self.composed.gone and not self.composed.added.isdisjoint(cells)):
-            return None  # a file that was renamed away, or what one was renamed to
+        if len(cells) < len(meeting):
+            return None  # a file that is gone may have been renamed, and the change belongs to its new name
         one = self._sole_bringer(cells)
         key = f"{one.commit if one else _digest(self.base.commit, repr(sorted(cells.items())))} {topic.commit}"
         outcome = self.memo.outcome(key)

@@ -55,8 +55,10 @@ def test_an_answer_that_names_another_commit_is_asked_for_again(fork: Fork, monk
     def forged(store: Repository, *argv: str, **more: bytes) -> Answer:
         answer = attempt(store, *argv, **more)  # type: ignore[arg-type]
         if argv[0] == "diff-tree" and "--stdin" in argv:
-            first = f"{pairs[0][1]}\n".encode()
-            return Answer(0, answer.stdout.replace(first, first + b"diff --git a/x b/x\n" + first), answer.stderr)
+            end = b"\0" if "-z" in argv else b"\n"
+            first, second = (sha.encode() + end for _, sha in pairs[:2])
+            between = b"" if "-z" in argv else b"diff --git a/x b/x\n"
+            return Answer(0, answer.stdout.replace(first, first + between + second), answer.stderr)
         return answer
 
     monkeypatch.setattr(Repository, "attempt", forged)

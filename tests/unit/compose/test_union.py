@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tests.unit.builders import TEN, A, B, C, Content, Fork, Link, Program, edit, tell
 
+from patchstack.compose import union
 from patchstack.compose.compose import verify
+from patchstack.errors import PatchstackError
 from patchstack.git import Merged, Repository
 from patchstack.model import Sha
 
@@ -186,11 +188,20 @@ def test_an_edit_follows_a_file_that_was_renamed_before(fork: Fork, asked: Asked
     assert fork.night().files[C] == edit(edit(HUNDRED, 1, "renamed"), 99, "edited")
 
 
-def test_what_is_added_where_a_file_was_renamed_to_is_merged_with_all(fork: Fork, asked: Asked) -> None:
-    pull(fork, 1, {ONE: None, C: HUNDRED})
-    pull(fork, 2, {C: edit(HUNDRED, 50, "two's own")})
-    included, left_out, _ = composed(fork, asked)
-    assert (included, left_out) == (["#1"], [f"#2 excluded: conflict with #1 in {C}"])
+@pytest.mark.parametrize(
+    ("text", "included", "left_out"),
+    [
+        (edit(HUNDRED, 50, "its own"), ["#1"], [f"#2 excluded: conflict with #1 in {C}"]),
+        (edit(HUNDRED, 1, "renamed"), ["#1", "#2"], []),
+    ],
+    ids=["otherwise", "alike"],
+)
+def test_what_is_added_where_a_file_was_renamed_to_meets_that_file(
+    fork: Fork, asked: Asked, text: str, included: list[str], left_out: list[str]
+) -> None:
+    pull(fork, 1, {ONE: None, C: edit(HUNDRED, 1, "renamed")})
+    pull(fork, 2, {C: text, NEW: "new\n"})
+    assert composed(fork, asked)[:2] == (included, left_out)
 
 
 def test_shared_commits_are_not_merged_twice(fork: Fork, asked: Asked) -> None:
@@ -232,3 +243,15 @@ def test_names_that_an_index_refuses_are_merged_step_by_step(fork: Fork, asked: 
     fork.patch("odd", {"python/sglang/a\\b.py": "odd\n"})
     pull(fork, 1, {A: edit(TEN, 1, "one")})
     assert composed(fork, asked) == (["odd", "#1"], [], 2)
+
+
+def test_verify_finds_what_is_wrong_with_merging_by_paths(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It composes step by step: a rule that is broken in the one way is not broken in the other."""
+    pull(fork, 1, {NEW: "new\n"})
+    pull(fork, 2, {ONE: None, TWO: None, "python/sglang/to/one.py": HUNDRED, "python/sglang/to/two.py": FILES[TWO]})
+    monkeypatch.setattr(union, "_deletes", lambda delta: False)
+    candidates = fork.candidates()
+    composition = fork.compose(candidates=candidates).composition
+    assert [topic.name for topic in composition.included] == ["#1", "#2"]
+    with pytest.raises(PatchstackError, match=r"equal inputs gave two results \(#2 fared differently\)"):
+        verify(fork.store, candidates, composition, skips={})
