@@ -1,4 +1,4 @@
-"""Nights by the command line whose pull requests vanish, or whose guards are edited: real release, real guards."""
+"""Nights by the command line whose pull requests vanish, or whose guards are edited: real release, one quick guard."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_night import GUARDS, SLUG, Place, copy_workplace
+from tests.e2e.test_night import GUARDS, MODULE, SLUG, Place, copy_workplace
 from tests.e2e.test_parts import BED
 
 NUMBERS = (1, 2, 3)
+GUARD = f"""\
+import os
+from pathlib import Path
+
+
+def test_the_module_is_there() -> None:
+    assert (Path(os.environ["PATCHSTACK_TREE"]) / "{MODULE}").is_file()
+"""
 
 
 @pytest.fixture(scope="module")
 def deployed(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A fork whose deployed night has a patch and three pull requests."""
     place = copy_workplace(tmp_path_factory.mktemp("deployed") / "fork", SLUG)
-    bed = place.root / "tests" / "regression" / "bed"
-    shutil.rmtree(bed)
-    bed.mkdir()
-    (bed / "test_bed.py").write_text(BED)
+    for path, text in {"tests/regression/bed/test_bed.py": BED, f"{GUARDS}/test_it.py": GUARD}.items():
+        shutil.rmtree((place.root / path).parent)
+        (place.root / path).parent.mkdir()
+        (place.root / path).write_text(text)
     first = place.night()
     assert first.code == 0, first.err
     for number in NUMBERS:
@@ -64,7 +72,7 @@ def test_what_vanished_stops_the_night_until_somebody_has_read_the_names(place: 
 
 
 def test_a_guard_that_is_edited_on_the_way_stops_the_part_that_comes_next(place: Place, tmp_path: Path) -> None:
-    guard = next(iter(sorted((place.root / GUARDS).glob("test_*.py"))))
+    guard = place.root / GUARDS / "test_it.py"
     planned = guard.read_text()
     place.propose(4, "python/sglang/n4.py", "N = 4\n")
     night, tests = str(tmp_path / "night.tar"), str(tmp_path / "tests.tar")
