@@ -1,7 +1,8 @@
 """Five nights in a row, and a rollback in the third: what a team sees when a night was bad.
 
-Real guards and the real release; with images also the real cpu image, pulled, run and asked, in a real registry. A
-night a day; what operators say is at noon. `test_rollback_images.py` has the same in seconds.
+The real release in the real bed. With images the patch's own guards and the real cpu image, pulled, run and asked, in
+a real registry: a minute a night. A night a day; what operators say is at noon. `test_rollback_images.py` has the same
+with small images.
 """
 
 from __future__ import annotations
@@ -13,20 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.test_night import SLUG, Done, Place, copy_workplace, names
+from tests.e2e.test_hotfix import amend
+from tests.e2e.test_night import GUARDS, MODULE, SLUG, Done, Place, copy_workplace, names
 
 from patchstack.image import embedded
 from patchstack.image.registry import Registry
 
 SEVEN, EIGHT, NINE = (f"python/sglang/pull_{number}.py" for number in (7, 8, 9))
 
-CONTROL = """\
+BED = """\
+import os
+from pathlib import Path
+
 import pytest
 
 
 @pytest.mark.control
 def test_the_release_is_there() -> None:
-    import sglang.version
+    assert (Path(os.environ["PATCHSTACK_TREE"]) / "python/sglang/version.py").is_file()
+"""
+GUARD = f"""\
+import os
+from pathlib import Path
+
+
+def test_it_is_there() -> None:
+    assert (Path(os.environ["PATCHSTACK_TREE"]) / "{MODULE}").is_file()
 """
 
 
@@ -83,14 +96,6 @@ class Fork:
     def has(self, path: str) -> bool:
         return bool(self.place.git("ls-tree", "--name-only", "refs/heads/deploy", path))
 
-    def push_again(self, number: int, path: str, text: str) -> str:
-        """One more commit on a pull request."""
-        shutil.rmtree(self.place.root / f"clone-{number}")
-        self.place.git("update-ref", f"refs/heads/pull-{number}", f"refs/pull/{number}/head")
-        head = self.place.propose(number, path, text, onto=f"pull-{number}")
-        self.place.git("update-ref", "-d", f"refs/heads/pull-{number}")
-        return head
-
 
 def included(report: dict[str, Any]) -> list[str]:
     assert report["promotion"] is not None, report["failure"]
@@ -115,7 +120,12 @@ def fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
     bed = place.root / "tests" / "regression" / "bed"
     shutil.rmtree(bed)  # its controls take minutes and are no business of this test
     bed.mkdir()
-    (bed / "test_bed.py").write_text(CONTROL)
+    (bed / "test_bed.py").write_text(BED)
+    if not request.param:
+        # The patch's own guards load SGLang; with images they do.
+        shutil.rmtree(place.root / GUARDS)
+        (place.root / GUARDS).mkdir()
+        (place.root / GUARDS / "test_module.py").write_text(GUARD)
     return Fork(place, request.param)
 
 
@@ -166,7 +176,8 @@ def test_five_nights_and_a_rollback_in_the_third(fork: Fork, tmp_path: Path) -> 
 
     # #8 is mended while promotion is on hold: tested, and not promoted.
     fork.said(24, "hold", "--reason", "a customer looks at it")
-    mended = fork.push_again(8, EIGHT, "EIGHT = 8\n")
+    amend(place, 8, EIGHT, "EIGHT = 8\n")
+    mended = place.git("rev-parse", "refs/pull/8/head")
     before = place.refs()
     held = fork.night(25)
     assert (held["promotion"], held["held"]["because"]) == (None, "a customer looks at it")

@@ -332,10 +332,11 @@ def test_status_says_what_is_deployed_held_and_barred(fork: Fork) -> None:
     said(fork, rollback, because=["2"], reason="it crashes")
     said(fork, hold, reason="wait")
     lines, by = told(fork, hours=2).splitlines(), "since rollback 20261121T040000Z"
+    until = "nights are tested and not promoted; patchstack release-hold ends it."
     assert lines[1:4] == [
         "deploy holds night 20261121T020000Z again, since rollback 20261121T040000Z 3 h ago at 2026-11-21T04:00:00Z.",
         "Because: it crashes",
-        "on hold since 2026-11-21T05:00:00Z (wait): nights are tested and not promoted; patchstack release-hold ends it.",
+        f"on hold since 2026-11-21T05:00:00Z (wait): {until}",
     ]
     assert (
         "  - nightly went back with this rollback: night 20261121T030000Z, which had moved it, was taken back" in lines
