@@ -132,7 +132,7 @@ def test_every_lost_one_is_named_with_its_reason_and_the_ways_out() -> None:
         "missing too, and not counted:",
         f"  #2 at {six}: merged: it was merged into main",
         (
-            "ways out: mend the source that lost them; say so with `skip` in deploy.yaml where a pull request is meant to "
-            "be out; raise max_lost; or `patchstack nightly --accept-lost`, for this one night"
+            "ways out: mend the source that lost them; say so with `skip` in deploy.yaml where a pull request is meant "
+            "to be out; raise max_lost; or `patchstack nightly --accept-lost`, for this one night"
         ),
     ]
