@@ -79,7 +79,8 @@ def clean_up(repositories: Sequence[Path], state: Path, killed: str) -> tuple[st
     if killed:
         notes.append(f"the run before this one (process {killed}) was killed")
         notes += [
-            f"{worker} of it is still at work after {WAIT_LIMIT_S:.0f} s" for worker in wait_for_workers(repositories)
+            f"{worker} of it is still at work after {WAIT_LIMIT_S:.0f} s"
+            for worker in wait_for_workers(repositories, WAIT_LIMIT_S)
         ]
     for place in sorted(state.glob(f"*{_SCRATCH}*")):
         _remove_unless_held(place)
@@ -181,7 +182,7 @@ def _names_it(entry: Path, place: Path) -> bool:
     return any(Path(os.path.normpath(beside / path)).is_relative_to(place) for path in paths)
 
 
-def wait_for_workers(folders: Sequence[Path], limit_s: float = WAIT_LIMIT_S) -> tuple[Worker, ...]:
+def wait_for_workers(folders: Sequence[Path], limit_s: float) -> tuple[Worker, ...]:
     """Wait until no git process works in ``folders``: a run that was killed may have left some; those that still do.
 
     A push goes on when its starter is killed, and what it moves must be there before the remote is read.

@@ -185,12 +185,25 @@ def test_a_push_of_a_killed_run_is_waited_for(repository: Repository) -> None:
         assert [late.pid for late in wait_for_workers([repository.folder], limit_s=0)] == [worker.pid]
         child = os.fork()
         if child == 0:
-            late = wait_for_workers([repository.folder])
+            late = wait_for_workers([repository.folder], limit_s=600)
             os._exit(len(late))
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_git_of_a_killed_run_that_does_not_end_is_named(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "WAIT_LIMIT_S", 0.0)
+    with somebody(repository.folder, "git", "cat-file", "--batch") as worker:
+        _until_it_is_git(worker)
+        assert clean_up((repository.folder,), tmp_path, "4711") == (
+            "the run before this one (process 4711) was killed",
+            f"process {worker.pid} (git) of it is still at work after 0 s",
+        )
+        assert clean_up((repository.folder,), tmp_path, "") == ()
 
 
 def test_a_run_after_a_killed_one_says_so_and_clears_what_was_half_made(repository: Repository, tmp_path: Path) -> None:
