@@ -223,12 +223,31 @@ def test_what_stands_on_a_patch_is_merged_with_all(fork: Fork, asked: Asked) -> 
     assert (included, left_out) == (["first", "second", "third", "#2"], [f"#1 excluded: conflict with second in {A}"])
 
 
-def test_a_head_that_was_cut_before_the_base_is_merged_with_all(tmp_path: Path, asked: Asked) -> None:
-    fork = Fork(tmp_path, FILES)
+def git_lane(folder: Path) -> tuple[Fork, Sha]:
+    """A base on upstream's newer commit, which changed A and B; and the one before that."""
+    fork = Fork(folder, FILES)
     root = fork.commit("upstream", {**FILES, "python/pyproject.toml": "[p]\n"})
-    newer = fork.commit("upstream goes on", {A: edit(TEN, 1, "upstream")}, root)
+    changed: dict[str, Content] = {path: edit(TEN, 1, "upstream") for path in (A, B)}
+    newer = fork.commit("upstream goes on", changed, root)
     fork.repository.set_refs({"refs/heads/base/production": None})
-    fork.new_base({**FILES, A: edit(TEN, 1, "upstream"), "python/pyproject.toml": "[p]\n"}, upstream=newer)
+    fork.new_base({**FILES, **changed, "python/pyproject.toml": "[p]\n"}, upstream=newer)
+    return fork, root
+
+
+def test_what_is_not_of_the_base_is_not_merged_with_by_its_commit(tmp_path: Path, asked: Asked) -> None:
+    """#3 meets #2 alone, but #2's commit lacks what upstream did to B, which #1 builds on."""
+    fork, root = git_lane(tmp_path)
+    upstream = edit(TEN, 1, "upstream")
+    fork.pull(1, fork.commit("one", {B: edit(upstream, 9, "one")}, fork.base.commit))
+    fork.pull(2, fork.commit("two", {A: edit(TEN, 9, "two")}, root))
+    fork.pull(3, fork.commit("three", {A: edit(upstream, 5, "three")}, fork.base.commit))
+
+    assert composed(fork, asked)[:2] == (["#1", "#2", "#3"], [])
+    assert fork.night().files[B] == edit(upstream, 9, "one")
+
+
+def test_a_head_that_was_cut_before_the_base_is_merged_with_all(tmp_path: Path, asked: Asked) -> None:
+    fork, root = git_lane(tmp_path)
     fork.pull(1, fork.commit("old", {A: edit(TEN, 9, "old")}, root))
     fork.pull(2, fork.commit("new", {B: edit(TEN, 9, "new")}, fork.base.commit))
     fork.pull(3, fork.commit("old and new", {A: edit(TEN, 9, "three")}, root))
