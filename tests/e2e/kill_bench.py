@@ -10,10 +10,11 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,10 +196,13 @@ class Driver:
         self._child.stdin.write(json.dumps(asdict(order)) + "\n")
         return self.next_number()
 
+    def ends_within(self, seconds: float) -> bool:
+        assert self._child.stdout is not None
+        return bool(select.select([self._child.stdout], [], [], seconds)[0])
+
     def next_number(self) -> int:
         assert self._child.stdout is not None
-        ready, _, _ = select.select([self._child.stdout], [], [], END_LIMIT_S)
-        assert ready, f"nothing has ended within {END_LIMIT_S} s"
+        assert self.ends_within(END_LIMIT_S), f"nothing has ended within {END_LIMIT_S} s"
         return int(self._child.stdout.readline())
 
     def __enter__(self) -> Driver:
@@ -216,9 +220,20 @@ class Begun:
     pid: int
     log: Path
 
+    def kill_after(self, seconds: float, *, group: bool) -> None:
+        """Kill it then, alone or with all that it started, unless it has ended."""
+        if self.driver.ends_within(seconds):
+            return
+        with suppress(ProcessLookupError):  # it may have no group of its own yet
+            if group:
+                os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     def end(self) -> Done:
         code = self.driver.next_number()
-        moments, out, err = (Path(f"{self.log}{end}").read_text(errors="replace") for end in ("", ".out", ".err"))
+        files = [Path(f"{self.log}{end}") for end in ("", ".out", ".err")]
+        moments, out, err = (file.read_text(errors="replace") if file.is_file() else "" for file in files)
         return Done(code, out, err, tuple(moments.splitlines()))
 
 

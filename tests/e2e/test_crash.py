@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,10 +55,14 @@ class Kill:
         return f"scene {self.scene}, {self.who} at {self.moment}"
 
 
+def wanted_kills() -> tuple[int, int]:
+    """How many, and the seed that chooses them."""
+    return int(os.environ.get("KILLS") or A_FEW), int(os.environ.get("KILL_SEED") or datetime.now(UTC).toordinal())
+
+
 def chosen(kills: list[Kill], capsys: pytest.CaptureFixture[str]) -> list[Kill]:
     """As many as `KILLS` says, spread over all moments; which ones is said."""
-    wanted = int(os.environ.get("KILLS") or A_FEW)
-    seed = int(os.environ.get("KILL_SEED") or datetime.now(UTC).toordinal())
+    wanted, seed = wanted_kills()
     picked = kills if wanted >= len(kills) else [kills[at] for at in _spread(len(kills), wanted, seed)]
     with capsys.disabled():
         sys.stdout.write(f"\n{len(picked)} of {len(kills)} kills, seed {seed} (KILLS and KILL_SEED choose others)\n")
@@ -93,6 +98,38 @@ def test_a_night_that_is_killed_at_any_moment_is_finished_by_the_next(
             scene.require_complete(folder / "after.git", done)
         except AssertionError as error:
             raise AssertionError(f"{kill}:\n{error}\n{killed.err}") from error
+        shutil.rmtree(folder)
+
+
+def test_a_night_that_is_killed_at_any_time_is_finished_by_the_next(
+    scenes: tuple[Scene, ...], driver: Driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also between two moments: within what git does, and within a write."""
+    wanted, seed = wanted_kills()
+    dice = random.Random(seed)
+    began_s = time.monotonic()
+    assert scenes[1].copied(tmp_path / "rehearsal").night(driver, TONIGHT).code == 0
+    takes_s = time.monotonic() - began_s
+    kills = [(dice.uniform(0, takes_s), dice.random() < 0.5) for _ in range(max(2, wanted // 8))]
+    with capsys.disabled():
+        sys.stdout.write(f"\n{len(kills)} kills at random in {takes_s:.1f} s, seed {seed}\n")
+    for after_s, group in kills:
+        folder = tmp_path / "killed"
+        scene = scenes[1].copied(folder / "fork")
+        before = scene.read(folder / "before.git")
+        begun = scene.begin(driver, TONIGHT)
+        begun.kill_after(after_s, group=group)
+        killed = begun.end()
+        assert killed.code in (KILLED, 0), killed.err  # the machine may have been quicker this time
+        try:
+            scene.require_old_or_new(before, folder / "then.git")
+            done = scene.night(driver, LATER)
+            assert done.code == 0, done.err
+            scene.require_complete(folder / "after.git", done)
+        except AssertionError as error:
+            raise AssertionError(
+                f"seed {seed}, after {after_s:.3f} s, group {group}:\n{error}\n{killed.err}"
+            ) from error
         shutil.rmtree(folder)
 
 
