@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 LONGEST_NAME_BYTES = 255
 """What ext4, XFS, APFS and NTFS hold in one name."""
@@ -63,6 +64,7 @@ def is_git_folder(name: str) -> bool:
     return _GIT.fullmatch(plain.casefold()) is not None
 
 
+@lru_cache(maxsize=10_000)  # most paths are in folders that others are in too
 def _part_problem(part: str) -> str | None:
     if part.isascii() and part.isprintable():
         odd = ""

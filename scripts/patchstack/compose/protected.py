@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from patchstack.git import Change, Repository, readable
 from patchstack.model import Reason
@@ -71,6 +72,7 @@ def _is_refused(store: Repository, change: Change, patterns: Sequence[str], gone
     return change.path in gone or not _stays_inside(change.path, store.read_blob(change.new_blob) or b"")
 
 
+@lru_cache(maxsize=100_000)  # the plan asks for each path, and then the merge
 def _matches(path: str, pattern: str) -> bool:
     parts = path.casefold().split("/")
     folder = pattern.endswith("/")
