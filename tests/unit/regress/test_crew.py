@@ -255,7 +255,9 @@ def test_the_bed_is_asked_whether_it_gets_a_network(tmp_path: Path, makes: str, 
     bed.mkdir(parents=True)
     (bed / "__init__.py").write_text("")
     (bed / "network.py").write_text(f"PRIVATE = 'private'\ndef make_private():\n    {makes}\n")
-    assert has_own_network(tmp_path, Tree(tmp_path, Path(sys.executable), tmp_path / "bytecode")) is own
+    (tmp_path / "tree" / "python").mkdir(parents=True)
+    tree = Tree(tmp_path / "tree", Path(sys.executable), tmp_path / "bytecode")
+    assert has_own_network(tmp_path, tree) is own
 
 
 @pytest.mark.parametrize(("cores", "jobs"), [(1, 2), (2, 3), (3, 4), (64, 4)])
