@@ -107,8 +107,9 @@ def watch(order: Order) -> None:
 
 
 def program(_: object, argv: list[str], *__: object) -> str:
-    words = [word for word in map(str, argv) if "=" not in word and not word.startswith("-")]
-    return f"starting {' '.join(words[:4])}"
+    words = [str(word) for word in argv]
+    words = words[words.index("git") :] if "git" in words else words
+    return f"starting {' '.join([word for word in words if not word.startswith('-') and '=' not in word][:3])}"
 
 
 if __name__ == "__main__":
