@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
-from tests.unit.frame.test_process import ends
 from tests.unit.regress.test_crew import Bench, outcomes
 
 from patchstack.deadline import REASON, Deadline
@@ -25,8 +26,10 @@ def test_first(): pass
 
 @pytest.mark.limit(600)
 def test_waits():
-    import signal
-    open({fifo!r}, "w").write(str(os.getpid()))
+    import signal, sys
+    pipe = open(sys.pycache_prefix + "/pipe", "w")
+    pipe.write("here")
+    pipe.flush()
     signal.pause()
 
 def test_last(): pass
@@ -36,16 +39,26 @@ def test_last(): pass
 class Clock:
     """Stands still until a guard says that it waits, and is then past every deadline."""
 
-    def __init__(self, fifo: Path) -> None:
-        self._fifo = fifo
+    def __init__(self, pipe: Path) -> None:
+        pipe.parent.mkdir()
+        os.mkfifo(pipe)
+        pipe.chmod(0o622)
+        self._pipe = pipe
         self._asked = 0
-        self.pid = 0
+        self._held: TextIO | None = None
 
     def __call__(self) -> float:
         self._asked += 1
-        if self._asked > 2 and not self.pid:  # made, and asked once before the first guard begins
-            self.pid = int(self._fifo.read_text())
-        return 1e9 if self.pid else 0.0
+        if self._asked > 2 and self._held is None:  # made, and asked once before the first guard begins
+            self._held = self._pipe.open()
+            assert self._held.read(4) == "here"
+        return 0.0 if self._held is None else 1e9
+
+    def guard_ends(self) -> bool:
+        """Whether the guard, which holds the other end, ends within a minute."""
+        assert self._held is not None
+        with self._held:
+            return bool(select.select([self._held], [], [], 60)[0]) and self._held.read() == ""
 
 
 def run(bench: Bench, deadline: Deadline, workers: int = 1) -> GuardReport:
@@ -65,10 +78,8 @@ def run(bench: Bench, deadline: Deadline, workers: int = 1) -> GuardReport:
 
 
 def test_what_has_answered_counts_and_all_else_is_missing(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    bench = Bench(tmp_path, {"x/test_x.py": FIRST_PASSES_THEN_WAITS.format(fifo=str(fifo))})
-    clock = Clock(fifo)
+    bench = Bench(tmp_path, {"x/test_x.py": FIRST_PASSES_THEN_WAITS})
+    clock = Clock(tmp_path / "bytecode" / "pipe")
     report = run(bench, Deadline.after(5, monotonic=clock))
     assert outcomes(report) == [
         "composed x test_x.py::test_first: pass",
@@ -79,7 +90,7 @@ def test_what_has_answered_counts_and_all_else_is_missing(tmp_path: Path) -> Non
     ]
     late = [said for tree in report.runs for said in tree.results if said.outcome is GuardOutcome.MISSING]
     assert {said.reason for said in late} == {REASON}
-    assert ends(clock.pid)
+    assert clock.guard_ends()
     assert [proof.standing for proof in report.proofs] == [Standing.BROKEN]
     assert bench.said == [
         "guards of x on composed (1 of 3)",
@@ -92,10 +103,12 @@ def test_what_has_answered_counts_and_all_else_is_missing(tmp_path: Path) -> Non
 
 
 def test_a_deadline_that_is_over_begins_no_guard(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, {"x/test_x.py": f"open({str(tmp_path / 'made')!r}, 'w')\ndef test_x(): pass\n"})
+    bench = Bench(
+        tmp_path, {"x/test_x.py": "import sys\nopen(sys.pycache_prefix + '/made', 'w')\ndef test_x(): pass\n"}
+    )
     report = run(bench, Deadline(5, 0.0, lambda: 1.0), workers=2)
     assert outcomes(report) == ["composed x x: missing", "base bed bed: missing", "base x x: missing"]
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "bytecode" / "made").exists()
 
 
 def test_a_deadline_that_is_far_off_changes_nothing(tmp_path: Path) -> None:
