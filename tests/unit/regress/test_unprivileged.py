@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,14 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Me
     elif unprivileged.namespace_fault():
         pytest.skip(f"no namespaces here: {unprivileged.namespace_fault()}")
     return Means(request.param)
+
+
+def open_to_all(folder: Path) -> None:
+    """Let everybody get to ``folder``, which pytest makes for its user alone."""
+    top = Path(tempfile.gettempdir())
+    for path in (folder, *folder.parents):
+        if path.is_relative_to(top) and path != top:
+            path.chmod(0o755)
 
 
 @dataclass
@@ -99,8 +108,7 @@ except OSError as error:
 def machine(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
     if "means" in request.fixturenames:
         request.getfixturevalue("means")
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    open_to_all(tmp_path)
     root, tree = fake_bed(tmp_path)
     if unprivileged.means() is Means.IDENTITY:
         tree = replace(tree, python=SYSTEM_PYTHON)
@@ -525,8 +533,7 @@ def test_a_folder_that_is_needed_and_secret_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_somebody_else_cannot_get_to_is_named(tmp_path: Path) -> None:
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    open_to_all(tmp_path)
     place = tmp_path / "cache" / "tree"
     place.mkdir(parents=True)
     assert unreadable([place], ancestors=True) is None
