@@ -114,7 +114,12 @@ def left_out(report: dict[str, Any]) -> dict[str, str]:
     return {item["name"]: item["reason"] for item in report["composition"]["left_out"]}
 
 
-@pytest.fixture(params=[False, True], ids=["without images", "with images"])
+@pytest.fixture(
+    params=[
+        pytest.param(False, id="without images"),
+        pytest.param(True, id="with images", marks=pytest.mark.thorough),
+    ]
+)
 def fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
     place = copy_workplace(tmp_path / "fork", SLUG)
     bed = place.root / "tests" / "regression" / "bed"
