@@ -44,7 +44,6 @@ from patchstack.model import (
     Promotion,
     RangeDiff,
     Refusal,
-    Sha,
     Status,
     Timing,
     Verdict,
@@ -121,8 +120,6 @@ class _Sofar:
     verdicts: tuple[Verdict, ...] = ()
     promotion: Promotion | None = None
     previous: LedgerLine | None = None
-    onto: Sha | None = None
-    """The tip of the deploy branch when this process planned; None: there was none, or another process planned."""
     range_diffs: tuple[RangeDiff, ...] = ()
     held: LedgerLine | None = None
     bars: tuple[tuple[str, Bar], ...] = ()
@@ -305,7 +302,7 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         _look_at_orders(sofar, open_remote(work).history)
         if sofar.held is not None:
             return
-        promoted = promote(work, run, onto=sofar.onto)
+        promoted = promote(work, run)
         sofar.promotion = promoted.promotion
         sofar.notes += promoted.notes
         sofar.notes += follow_ledger(work, open_remote(work).history).notes
@@ -353,7 +350,6 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         listed = list_remote(work)
         remote = open_remote(work, listed)
         next_moment(remote.history, now_utc())  # with a wrong clock nothing would come of the night
-        sofar.onto = remote.deploy.commit if remote.deploy else None
         sofar.previous = remote.history.last.line if remote.history.last else None
         _look_at_orders(sofar, remote.history)
         may_write = doing.until is Until.PROMOTE

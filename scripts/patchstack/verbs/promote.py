@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from patchstack.errors import ImageError, RemoteError, UsageError
-from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Sha, Verdicts
+from patchstack.losses import Losses
+from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
 from patchstack.regress.gate import image_to_promote
 from patchstack.release.hold import require_promotable
 from patchstack.release.ledger import Entry
@@ -39,11 +40,10 @@ class Promoted:
     """What a reader must know and what stops nothing."""
 
 
-def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool = False) -> Promoted:
+def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     """Move the deploy branch to ``run``'s composition if its gate passed; ``dry_run``: only say what would move.
 
-    ``onto`` is the tip that the run was planned on, where that is known: otherwise clocks decide what the run could
-    know of. A run that is on the branch already counts as promoted, and nothing is pushed.
+    A run that is on the branch already counts as promoted, and nothing is pushed.
 
     Raises `UsageError` when the verdict is not on this composition, or the run was taken back, `Incomplete` while
     promotion is on hold, when a rollback barred this plan or a head in it, when more of what is deployed is missing
@@ -63,7 +63,7 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
             f"now; nothing was moved: run `patchstack test --run {run.id}`"
         )
     require_promotable(remote.history, composition.fingerprint, composition.included)
-    _require_next(run, remote, onto)
+    _require_next(run, remote)
     require_onto_deployed(composition.hotfix, remote.history)
     losses = read_losses(work, run, composition, remote.history)
     require_few(losses)
@@ -92,7 +92,7 @@ def promote(work: Workplace, run: Run, *, onto: Sha | None = None, dry_run: bool
 
 def _promoted_before(work: Workplace, run: Run, entry: Entry, remote: RemoteState, *, dry_run: bool) -> Promoted:
     """A run that is on deploy counts as promoted, whoever put it there: it may have been killed right after that."""
-    if entry not in remote.history.standing:
+    if entry.content not in {one.content for one in remote.history.standing}:
         raise UsageError(
             f"run {run.id} was promoted at {entry.line.at} and taken back since: it is not promoted again; nothing was "
             "moved: run `patchstack nightly`"
@@ -122,15 +122,28 @@ def _image_to_promote(work: Workplace, run: Run, composition: Composition) -> Le
     return image
 
 
-def _require_next(run: Run, remote: RemoteState, onto: Sha | None) -> None:
-    """A run is promoted only onto the nights that it could know of: an older tree is a rollback."""
+def _require_next(run: Run, remote: RemoteState) -> None:
+    """A run is promoted only onto the nights that it knew of: an older tree is a rollback.
+
+    A night says what was deployed when it was merged. Of a run that the single verbs made, clocks decide what it could
+    know.
+    """
     last, began = remote.history.last, run.began
-    if last is not None and onto is not None and remote.deploy is not None and remote.deploy.commit == onto:
-        return  # whatever the clock of the machine said that promoted it
-    if last is not None and (began is None or datetime.fromisoformat(last.line.at) > began):
+    if run.id in {entry.line.night for entry in remote.history.nights}:
         raise RemoteError(
-            f"night {last.line.night} was promoted at {last.line.at}, after run {run.id} had begun: promoting it now "
-            "would take that night's content back, nothing was moved; run `patchstack nightly`"
+            f"another night {run.id} is on {remote.branch}, of a machine that began in the same second by its clock: "
+            "nothing was moved; run `patchstack nightly`"
+        )
+    if last is None:
+        return
+    if run.has(Losses):
+        knew = run.read(Losses).since == last.content
+    else:
+        knew = began is not None and datetime.fromisoformat(last.line.at) <= began
+    if not knew:
+        raise RemoteError(
+            f"{last.line.action.value} {last.line.night} moved deploy at {last.line.at}, after run {run.id} had begun: "
+            "promoting it now would take that back, nothing was moved; run `patchstack nightly`"
         )
 
 

@@ -127,7 +127,7 @@ def test_a_run_is_promoted_once(desk: Desk) -> None:
 def test_a_run_that_began_before_the_night_that_is_deployed_would_take_it_back(desk: Desk) -> None:
     old, new = desk.run(desk.compose("old"), minute=0), desk.run(desk.compose("new"), minute=5)
     promote(desk.work(), new)
-    desk.refused(old, RemoteError, rf"after run {old.id} had begun: promoting it now would take that night's content")
+    desk.refused(old, RemoteError, rf"after run {old.id} had begun: promoting it now would take that back")
     old.folder.rename(old.folder.with_name("renamed"))
     desk.refused(desk.work().state.run("renamed"), RemoteError, "after run renamed had begun")
     assert promote(desk.work(), desk.run(desk.compose("newer"), minute=9)).promotion.line.included

@@ -11,7 +11,7 @@ from tests.unit.builders import Workshop
 from tests.unit.verbs.night_bench import Fork
 from tests.unit.verbs.test_mass_loss import deployed
 
-from patchstack.errors import Incomplete
+from patchstack.errors import Incomplete, RemoteError
 from patchstack.model import Action, NightReport, Promotion, Reason, Sha, Status
 from patchstack.nightly import Part, Until
 from patchstack.release.ledger import History
@@ -308,6 +308,27 @@ def test_a_rollback_in_the_middle_of_a_night_in_parts_stops_it(fork: Fork, tmp_p
     assert (report.exit_code, report.promotion) == (6, None)
     assert "#2 is in this plan at" in report.failure
     assert fork.refs() == before
+
+
+def test_a_rollback_by_a_clock_that_is_behind_stops_a_night_that_began_before_it(fork: Fork, tmp_path: Path) -> None:
+    fork.pull(3, THREE)
+    pack = tmp_path / "night.tar"
+    run = fork.run(fork.night(Part(until=Until.TEST, pack=pack)))
+    fork.monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T{fork.hour - 1:02}:58:00+00:00")
+    rollback(fork.work)
+    before = fork.refs()
+    report = fork.night(Part(unpack=pack))
+    assert (report.exit_code, report.promotion) == (8, None)
+    assert f"rollback 20261121T035800Z moved deploy at 2026-11-21T03:58:00Z, after run {run.id} had" in report.failure
+    with pytest.raises(RemoteError, match="promoting it now would take that back"):
+        promote(fork.work, run)
+    assert fork.refs() == before
+
+
+def test_the_run_that_was_gone_back_to_counts_as_promoted(fork: Fork) -> None:
+    back = said(fork, rollback)
+    run = fork.work.state.run(back.line.to)
+    assert promote(fork.work, run).notes[0].startswith(f"run {run.id} is promoted already")
 
 
 def test_a_rollback_under_a_hold_is_done_and_the_hold_stays(fork: Fork) -> None:
