@@ -16,7 +16,7 @@ from datetime import datetime
 
 from patchstack.errors import GateFailed, Incomplete, MachineError, PatchstackError, RemoteError
 from patchstack.git import EMAIL, EMPTY_TREE, NAME, Repository, Signature
-from patchstack.model import Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
+from patchstack.model import Action, Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
 from patchstack.release.ledger import format_message, make_line, parse_trailer, trailer_of
 from patchstack.release.remote import RemoteState, Tip, published_refs, read_remote
 
@@ -211,8 +211,8 @@ def _arrived_all_the_same(store: Repository, url: str, decision: Decision, error
         now = read_remote(store, url, lane=promotion.lane, branch=promotion.branch)
     except (RemoteError, MachineError) as blind:
         raise RemoteError(
-            f"{error}; whether it arrived is not known, for then {blind}: run the same again when the remote answers; "
-            f"if {promotion.branch} holds {promotion.commit[:12]} by then, that is found out"
+            f"{error}; whether it arrived is not known, for then {blind}: {_again(promotion.line)} when the remote "
+            f"answers; if {promotion.branch} holds {promotion.commit[:12]} by then, that is found out"
         ) from error
     if any(entry.commit == promotion.commit for entry in now.history.entries):
         return f"the push ended with an error and arrived all the same: {error}"
@@ -231,6 +231,11 @@ def _arrived_all_the_same(store: Repository, url: str, decision: Decision, error
         "; a git that was killed on the remote left that file: whoever runs it removes it" if ".lock'" in said else ""
     )
     raise RemoteError(f"{said}{nothing}{lock}") from error
+
+
+def _again(line: LedgerLine) -> str:
+    """What does no harm said twice: a rollback without its night would go back one more."""
+    return f"say it again with `--to {line.to}`" if line.action is Action.ROLLBACK else "run the same again"
 
 
 def _short(sha: Sha | None) -> str:

@@ -33,11 +33,11 @@ class Rollback:
 
 
 def choose(history: History, *, to: str | None = None, because: Sequence[str] = ()) -> Rollback:
-    """The night ``to`` (its id or its dated tag; None: the one below what is deployed), and what is barred with it.
+    """The night ``to`` (its id or its dated tag; None: the next below with another tree), and what is barred with it.
 
-    ``because`` are names of topics as the ledger has them: their heads are barred. Pure. Raises `UsageError` with
-    what can be gone back to where ``to`` is nothing that stands, and where a topic of ``because`` is not in what is
-    deployed, or would be deployed still.
+    ``because`` are names of topics as the ledger has them: their heads are barred. So is the plan of every night that
+    is taken back, unless it is the target's own. Pure. Raises `UsageError` with what can be gone back to where ``to``
+    is nothing that stands, and where a topic of ``because`` is not in what is deployed, or would be deployed still.
     """
     standing = history.standing
     if not standing:
@@ -45,7 +45,9 @@ def choose(history: History, *, to: str | None = None, because: Sequence[str] = 
     at = _place_of(history, to)
     target, taken_back = standing[at], standing[:at]
     names = tuple(dict.fromkeys(because))
-    bars = [Bar(Barring.PLAN, entry.content, entry.line.fingerprint) for entry in taken_back]
+    plans = {entry.line.fingerprint: entry.content for entry in reversed(taken_back)}
+    plans.pop(target.line.fingerprint, None)
+    bars = [Bar(Barring.PLAN, night, plan) for plan, night in reversed(plans.items())]
     bars += [_head_of(name, standing, at) for name in names]
     return Rollback(target, taken_back, tuple(bars), history.foreign_on_top)
 
@@ -53,10 +55,13 @@ def choose(history: History, *, to: str | None = None, because: Sequence[str] = 
 def _place_of(history: History, to: str | None) -> int:
     standing = history.standing
     if to is None:
-        if len(standing) == 1:
+        # One that was proven again, with nothing changed, is no way back from what is bad in it.
+        other = next((at for at, one in enumerate(standing) if one.line.tree != standing[0].line.tree), None)
+        if other is None:
             also = f"; --to {standing[0].content} takes back what is on top of it" if history.foreign_on_top else ""
-            raise UsageError(f"night {standing[0].content} is the only one that stands: nothing to go back to{also}")
-        return 1
+            only = "is the only one that stands" if len(standing) == 1 else "has the tree of all nights that stand"
+            raise UsageError(f"night {standing[0].content} {only}: nothing to go back to{also}")
+        return other
     at = next((at for at, entry in enumerate(standing) if to in (entry.content, entry.line.tag)), None)
     if at is None:
         known = {night.line.night for night in history.nights} | {night.line.tag for night in history.nights}

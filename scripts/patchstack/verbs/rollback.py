@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchstack.errors import UsageError
+from patchstack.errors import RemoteError, UsageError
 from patchstack.release import hold as holding
 from patchstack.release.promote import Decision, Source
 from patchstack.release.promote import promote as push_decision
@@ -76,5 +76,12 @@ def _push(work: Workplace, decision: Decision, *, dry_run: bool) -> Promoted:
         return Promoted(decision.promotion, decision.notes)
     notes = list(decision.notes)
     promotion = push_decision(work.store(), work.remote, decision, tell=notes.append)
-    notes += repair(work, open_remote(work))
+    try:
+        notes += repair(work, open_remote(work))
+    except RemoteError as error:  # whoever takes that for the push's says it again, and goes back one more night
+        line = promotion.line
+        raise RemoteError(
+            f"{line.action.value} {line.night} is on {promotion.branch}, do not say it again; what follows from it is "
+            f"looked after by the next night, for now {error}"
+        ) from error
     return Promoted(promotion, tuple(notes))

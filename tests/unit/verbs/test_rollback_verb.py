@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from patchstack.release.hold import require_promotable
 from patchstack.release.ledger import History, format_message
 from patchstack.release.promote import Source, decide
 from patchstack.release.remote import ensure_embedded_remote
+from patchstack.verbs import rollback as verb
 
 
 @dataclass
@@ -238,8 +240,68 @@ def test_to_bar_what_the_target_has_too_is_refused_with_a_night_without_it(fork:
     fork.refused(
         f"--because '#41': night 20261122T020000Z has it too, at {head}, so going back there keeps it; go back to a "
         f"night without it: --to {one.line.night}",
-        *("rollback", "--because", "#41"),
+        *("rollback", "--because", "#41", "--to", "20261122T020000Z"),
     )
+
+
+def test_a_night_that_was_proven_again_is_no_way_back(fork: Fork) -> None:
+    one, two, three = fork.nights("a", "b", "b")
+    told = fork.done("rollback")
+    assert (told["line"]["to"], fork.files["fix.py"]) == (one.line.night, "a")
+    assert told["line"]["bars"] == [{"kind": "plan", "name": three.line.night, "value": two.line.fingerprint}]
+
+
+def test_where_every_night_that_stands_has_one_tree_there_is_nothing_to_go_back_to(fork: Fork) -> None:
+    _, two = fork.nights("a", "a")
+    fork.refused(f"night {two.line.night} has the tree of all nights that stand: nothing to go back to", "rollback")
+
+
+def test_the_plan_that_is_gone_back_to_is_not_barred(fork: Fork) -> None:
+    one, two, _ = fork.nights("a", "b", "a")
+    told = fork.done("rollback", "--to", one.line.night)
+    assert told["line"]["bars"] == [{"kind": "plan", "name": two.line.night, "value": two.line.fingerprint}]
+
+
+def test_a_rollback_that_arrived_says_so_whatever_fails_after_it(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be said again, and go back one more night."""
+    one, _ = fork.nights("a", "b")
+
+    def refuse(*_: object) -> tuple[str, ...]:
+        raise RemoteError("the remote cannot be read")
+
+    monkeypatch.setattr(verb, "repair", refuse)
+    fork.tick()
+    done = fork.run("rollback")
+    assert str(done.exception) == (
+        "rollback 20261123T020000Z is on deploy, do not say it again; what follows from it is looked after by the next "
+        "night, for now the remote cannot be read"
+    )
+    last = fork.history.last
+    assert last is not None
+    assert last.content == one.line.night
+
+
+def test_a_rollback_of_which_nobody_knows_whether_it_arrived_names_its_night(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, _ = fork.nights("a", "b", "c")
+    two = fork.history.standing[1].content
+
+    def lost(store: Repository, url: str, refs: Mapping[str, str]) -> None:
+        push(store, url, refs)
+        fork.bench.remote.folder.rename(fork.folder / "away.git")
+        raise RemoteError("the connection broke off")
+
+    push = Repository.push
+    monkeypatch.setattr(Repository, "push", lost)
+    fork.tick()
+    said = str(fork.run("rollback").exception)
+    assert f"say it again with `--to {two}` when the remote answers" in said
+    (fork.folder / "away.git").rename(fork.bench.remote.folder)
+    monkeypatch.setattr(Repository, "push", push)
+    fork.tick()
+    can = f"what can be gone back to: {one.line.night} ({one.line.tag})"
+    fork.refused(f"--to {two}: that is what is deployed; {can}", "rollback", "--to", two)
 
 
 def test_a_dry_run_says_what_a_rollback_does(fork: Fork) -> None:
