@@ -309,8 +309,11 @@ def _is_sound(image: LedgerImage) -> bool:
     return all(map(_DIGEST.fullmatch, digests)) and all(form.fullmatch(name) for form, name in names)
 
 
-def history(store: Repository, tip: str | None) -> History:
-    """The nights that the branch at ``tip`` holds; ``tip`` and its history must be in ``store``."""
+def history(store: Repository, tip: str | None, lane: str) -> History:
+    """The nights of ``lane`` that the branch at ``tip`` holds; ``tip`` and its history must be in ``store``.
+
+    A branch that was begun from another lane's has that one's nights, holds and bars below: they are not its own.
+    """
     if tip is None:
         return History(())
     # Git's own trailer parser reads the line; --grep keeps a long history of somebody else's short.
@@ -321,7 +324,7 @@ def history(store: Repository, tip: str | None) -> History:
     for commit, tree, parents, trailer in zip(*[iter(fields)] * 4, strict=True):
         line = parse_trailer(trailer, commit)
         two = parents.split()
-        if line is not None and line.tree == tree and two[1:] == [line.composition]:
+        if line is not None and line.lane == lane and line.tree == tree and two[1:] == [line.composition]:
             entries.append(Entry(Sha(commit), Sha(two[0]), line))
     found = History(tuple(entries))
     last = found.last

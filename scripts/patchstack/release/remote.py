@@ -106,7 +106,7 @@ def read_remote(
         deploy=deploy,
         base=base,
         stack=stack,
-        history=history(store, deploy.commit if deploy else None),
+        history=history(store, deploy.commit if deploy else None, lane),
         tags=tuple((name.removeprefix(_TAGS), sha) for name, sha in sorted(listed.items()) if name.startswith(prefix)),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from patchstack.errors import RemoteError
 from patchstack.release.ledger import History, dated_tag, format_message, history, make_line, parse_trailer
 
-from .release_bench import FIRST, IMAGE, Bench
+from .release_bench import FIRST, IMAGE, LANE, Bench
 
 
 def test_history_is_read_back_from_the_first_parents(bench: Bench) -> None:
@@ -88,7 +88,7 @@ def test_a_line_whose_image_has_no_digest_or_no_name_is_none(bench: Bench, field
 
 
 def test_no_branch_has_no_history(bench: Bench) -> None:
-    assert history(bench.store, None) == History((), 0)
+    assert history(bench.store, None, LANE) == History((), 0)
     assert bench.read().history == History((), 0)
 
 
@@ -128,7 +128,7 @@ def test_a_night_that_was_merged_as_a_side_branch_is_no_night_of_the_branch(benc
     made = bench.night(bench.compose(), branch="elsewhere")
     merge = bench.store.commit(made.line.tree, (bench.foreign(), made.commit), "merge\n")
 
-    assert history(bench.store, merge) == History((), 2)
+    assert history(bench.store, merge, LANE) == History((), 2)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_names_of_topics_cannot_add_a_trailer(bench: Bench) -> None:
     )
     commit = bench.store.commit(line.tree, (bench.foreign(), line.composition), format_message(line))
 
-    assert [night.line for night in history(bench.store, commit).nights] == [line]
+    assert [night.line for night in history(bench.store, commit, LANE).nights] == [line]
 
 
 def test_tags_of_lanes() -> None:

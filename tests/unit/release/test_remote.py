@@ -6,10 +6,13 @@ import pytest
 
 from patchstack.errors import MachineError, RemoteError
 from patchstack.git import Repository
+from patchstack.release.hold import hold
 from patchstack.release.ledger import History
+from patchstack.release.promote import promote
 from patchstack.release.remote import RemoteState, ensure_embedded_remote, read_remote
+from patchstack.release.tags import tag_faults
 
-from .release_bench import BRANCH, LANE, Bench
+from .release_bench import BRANCH, FIRST, LANE, Bench
 
 
 def _everything(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -117,3 +120,18 @@ def test_what_it_reads_is_the_remote_and_not_the_memory(bench: Bench, tmp_path: 
 def test_a_remote_that_cannot_be_asked_is_an_error(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="cannot be read"):
         read_remote(repository, str(tmp_path / "none.git"), lane=LANE, branch=BRANCH)
+
+
+def test_a_branch_that_begins_at_another_lane_s_has_none_of_its_nights_and_holds(bench: Bench) -> None:
+    bench.night(bench.compose("a"))
+    remote = bench.read()
+    held = hold(remote, at=FIRST, reason="")
+    promote(bench.store, bench.url, held)
+    bench.store.push(bench.url, {"refs/heads/deploy-edge": held.promotion.commit})
+
+    begun = bench.read("edge", "deploy-edge").history
+    assert (begun.entries, begun.foreign_on_top, tag_faults(begun.entries, ())) == ((), 3, ())
+    made = bench.night(bench.compose("b", lane="edge"), day=1, branch="deploy-edge")
+
+    assert [entry.line for entry in bench.read("edge", "deploy-edge").history.entries] == [made.line]
+    assert bench.read().history.hold is not None

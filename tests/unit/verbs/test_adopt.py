@@ -330,7 +330,7 @@ def test_the_first_promotion_goes_on_from_the_tip_that_is_deployed(bench: ForkBe
     assert bench.git("rev-parse", "deploy^2") == composition.commit
     assert bench.git("diff", "--stat", "deploy", composition.commit) == ""
     assert "a: hot fix" in bench.git("log", "--format=%s", "deploy")
-    nights = history(Repository(bench.path), done.commit)
+    nights = history(Repository(bench.path), done.commit, "production")
     assert [night.previous for night in nights.nights] == [before]
 
     # The next night's pull requests are read as before: what is below the first night is no night's.
