@@ -101,11 +101,11 @@ def decide(
 
 
 def land(
-    line: LedgerLine, remote: RemoteState, *, base: Source, stack: Source | None, notes: Sequence[str] = ()
+    line: LedgerLine, remote: RemoteState, *, base: Source | None, stack: Source | None, notes: Sequence[str] = ()
 ) -> Decision:
     """Decide the commit on deploy that ``line`` is of, and all that follows from it; pure.
 
-    ``stack`` is None where nobody knows what ``stack/LANE`` was made of then: it stays as it is. ``notes`` stand
+    ``base`` or ``stack`` is None where nobody knows what that line was made of then: it stays as it is. ``notes`` stand
     before those of the decision.
     """
     seconds = int(datetime.fromisoformat(line.at).timestamp())

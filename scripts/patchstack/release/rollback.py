@@ -95,7 +95,7 @@ def _listed(standing: Sequence[Entry]) -> str:
 
 
 def decide(
-    chosen: Rollback, *, at: datetime, reason: str, remote: RemoteState, base: Source, stack: Source | None
+    chosen: Rollback, *, at: datetime, reason: str, remote: RemoteState, base: Source | None, stack: Source | None
 ) -> Decision:
     """The rollback's commit, lines and tag; pure.
 

@@ -27,10 +27,15 @@ def repair(work: Workplace, state: RemoteState) -> tuple[str, ...]:
     base = stack = None
     if state.history.entries:
         line = state.history.entries[0].line
-        base = Source(line.base_commit, store.tree_of(line.base_commit))
-        stack = stack_then(store, line)
+        base, stack = base_then(store, line), stack_then(store, line)
     done = repair_remote(store, work.remote, state, base=base, stack=stack)
     return (*done.notes, *_write_promotions(work, state))
+
+
+def base_then(store: Repository, line: LedgerLine) -> Source | None:
+    """What ``base/LANE`` is made of for ``line``; None where there is no such commit: somebody wrote it by hand."""
+    known = store.has(f"{line.base_commit}^{{commit}}")
+    return Source(line.base_commit, store.tree_of(line.base_commit)) if known else None
 
 
 def stack_then(store: Repository, line: LedgerLine) -> Source | None:
@@ -42,10 +47,10 @@ def stack_then(store: Repository, line: LedgerLine) -> Source | None:
     if line.stack is None:
         return None
     if not store.has(f"{line.stack}^{{commit}}"):
-        base = Base(line.base, "", line.base_commit, store.tree_of(line.base_commit))
-        parents = store.parents(line.composition)[1:]
-        if len(parents) != len(line.included):
+        below, parents = base_then(store, line), store.parents(line.composition)[1:]
+        if below is None or len(parents) != len(line.included):
             return None
+        base = Base(line.base, "", below.commit, below.tree)
         merged = zip(line.included, parents, strict=True)
         # A pull request's name has a number sign, and a patch's, a slug, has none.
         wanted = [(name, head, at) for (name, head), at in merged if "#" not in name and name not in line.optional]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchstack.errors import RemoteError, UsageError
 from patchstack.release import hold as holding
-from patchstack.release.promote import Decision, Source
+from patchstack.release.promote import Decision
 from patchstack.release.promote import promote as push_decision
 from patchstack.release.remote import RemoteState
 from patchstack.release.repair import next_moment
@@ -18,7 +18,7 @@ from patchstack.verbs.hotfix import pull_name
 from patchstack.verbs.image_tags import left_behind
 from patchstack.verbs.promote import Promoted
 from patchstack.verbs.remote import open_remote
-from patchstack.verbs.repair import repair, stack_then
+from patchstack.verbs.repair import base_then, repair, stack_then
 from patchstack.workplace import Workplace
 
 
@@ -39,7 +39,7 @@ def rollback(
         at=next_moment(remote.history, now_utc()),
         reason=reason,
         remote=remote,
-        base=Source(line.base_commit, store.tree_of(line.base_commit)),
+        base=base_then(store, line),
         stack=stack_then(store, line),
     )
     notes = [f"{chosen.foreign} commits on top that no promotion made are taken back as well"] if chosen.foreign else []

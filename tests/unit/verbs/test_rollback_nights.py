@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.unit.verbs.test_mass_loss import deployed
 from patchstack.errors import Incomplete, RemoteError
 from patchstack.model import Action, NightReport, Promotion, Reason, Sha, Status
 from patchstack.nightly import Part, Until
-from patchstack.release.ledger import History
+from patchstack.release.ledger import History, format_message
 from patchstack.report.markdown import render_markdown
 from patchstack.report.status import status_page
 from patchstack.report.terminal import page_text
@@ -338,6 +339,17 @@ def test_a_rollback_under_a_hold_is_done_and_the_hold_stays(fork: Fork) -> None:
     report = fork.night()
     assert (report.exit_code, report.promotion) == (0, None)
     assert left_out(report) == {"#2": Reason.BARRED}
+
+
+def test_a_line_by_hand_with_a_base_that_is_nowhere_stops_no_night(fork: Fork) -> None:
+    last = history(fork).standing[0]
+    line = replace(last.line, night="by-hand", base_commit=Sha("1" * 40))
+    forged = fork.remote.commit(line.tree, (last.commit, line.composition), format_message(line))
+    fork.remote.set_refs({"refs/heads/deploy": forged})
+    said(fork, hold)
+    assert fork.night().exit_code == 0
+    said(fork, release_hold)
+    assert said(fork, rollback, to=last.line.night).line.to == last.line.night
 
 
 # --- status ---
