@@ -100,9 +100,12 @@ def scratch_folder(place: Path) -> Iterator[Path]:
     """
     while True:
         folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f"{place.name}{_SCRATCH}"))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody cleaned up in between
+            continue
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if folder.is_dir():  # else somebody cleaned up in between
+        if folder.is_dir():  # the same, a moment later
             break
         os.close(descriptor)
     try:
@@ -145,7 +148,7 @@ def sweep(folder: Path, *, after_a_kill: bool = False) -> Swept:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return Swept(folder, _names(folder, gone))
 
 

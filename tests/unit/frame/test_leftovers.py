@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,6 +217,24 @@ def test_a_run_after_a_killed_one_says_so_and_clears_what_was_half_made(reposito
     assert notes[0] == "the run before this one (process 4711) was killed"
     assert [note.partition(",")[0] for note in notes[1:]] == ["removed from store.git"]
     assert clean_up((repository.folder,), tmp_path, "") == ()
+
+
+def test_a_scratch_folder_that_is_cleared_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def cleared_once(**options: object) -> str:
+        made.append(Path(mkdtemp(**options)))  # type: ignore[arg-type]
+        if len(made) == 1:
+            made[0].rmdir()
+        return str(made[-1])
+
+    mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", cleared_once)
+    with scratch_folder(tmp_path / "store.git") as folder:
+        assert folder == made[1]
+        assert folder.is_dir()
 
 
 # --- repositories appear whole ---
