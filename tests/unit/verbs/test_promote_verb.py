@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,6 +123,15 @@ def test_a_run_is_promoted_once(desk: Desk) -> None:
     found = promote(desk.work(), run).promotion
     assert (found, run.read(Promotion)) == (replace(first, pushed=first.pushed[:1]), found)
     assert Repository(Path(desk.work().remote)).resolve("refs/heads/deploy") == first.commit
+
+
+def test_a_night_of_another_machine_by_the_same_name_is_no_night_of_this_run(desk: Desk) -> None:
+    run = desk.run(desk.compose("old"))
+    promote(desk.work(), run)
+    shutil.rmtree(run.folder)
+    other = desk.run(desk.compose("new"))
+    assert other.id == run.id
+    desk.refused(other, RemoteError, f"another night {run.id} is on deploy, of a machine that began in the same second")
 
 
 def test_a_run_that_began_before_the_night_that_is_deployed_would_take_it_back(desk: Desk) -> None:
