@@ -43,6 +43,12 @@ def rollback(
         stack=stack_then(store, line),
     )
     notes = [f"{chosen.foreign} commits on top that no promotion made are taken back as well"] if chosen.foreign else []
+    barred = {(bar.name, bar.value) for _, bar in remote.history.bars}
+    notes += [
+        f"{name} is deployed again at {head[:12]}, which a rollback has barred: no night merges it like that"
+        for name, head in line.included
+        if (name, head) in barred
+    ]
     done = _push(work, decision, dry_run=dry_run)
     return Promoted(done.promotion, (*notes, *left_behind(work, remote.history, chosen.to), *done.notes))
 

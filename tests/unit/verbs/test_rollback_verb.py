@@ -251,6 +251,16 @@ def test_a_night_that_was_proven_again_is_no_way_back(fork: Fork) -> None:
     assert told["line"]["bars"] == [{"kind": "plan", "name": three.line.night, "value": two.line.fingerprint}]
 
 
+def test_a_barred_head_that_an_older_night_has_is_named_when_that_is_gone_back_to(fork: Fork) -> None:
+    one, _, _ = fork.night("a", 41), fork.night("b"), fork.night("a", 41)
+    fork.done("rollback", "--because", "41")
+    fork.tick()
+    done = fork.run("rollback", "--to", one.line.night)
+    assert done.exit_code == 0, done.exception
+    head = fork.head(41, "a")[:12]
+    assert f"#41 is deployed again at {head}, which a rollback has barred: no night merges it like that" in done.stderr
+
+
 def test_where_every_night_that_stands_has_one_tree_there_is_nothing_to_go_back_to(fork: Fork) -> None:
     _, two = fork.nights("a", "a")
     fork.refused(f"night {two.line.night} has the tree of all nights that stand: nothing to go back to", "rollback")
