@@ -316,9 +316,22 @@ def history(store: Repository, tip: str | None, lane: str) -> History:
     """
     if tip is None:
         return History(())
+    entries = _entries(store, lane, "--first-parent", tip)
+    newest = entries[0].commit if entries else None
+    if tip != newest:
+        _require_nothing_aside(store, lane, Sha(tip), newest, entries)
+    found = History(tuple(entries))
+    last = found.last
+    ours = len(entries) if last is None else entries.index(last)
+    above = (tip,) if last is None else (tip, f"^{last.commit}")
+    foreign = int(store.run("rev-list", "--first-parent", "--count", *above, "--")) - ours
+    return replace(found, foreign_on_top=foreign)
+
+
+def _entries(store: Repository, lane: str, *walk: str) -> tuple[Entry, ...]:
     # Git's own trailer parser reads the line; --grep keeps a long history of somebody else's short.
     layout = f"--format=%H%x00%T%x00%P%x00%(trailers:key={TRAILER},valueonly,unfold,separator=%x01)"
-    out = store.run("log", "-z", "--first-parent", "--no-show-signature", f"--grep=^{TRAILER}: ", layout, tip, "--")
+    out = store.run("log", "-z", "--no-show-signature", f"--grep=^{TRAILER}: ", layout, *walk, "--")
     fields = out.removesuffix("\0").split("\0") if out else []
     entries = []
     for commit, tree, parents, trailer in zip(*[iter(fields)] * 4, strict=True):
@@ -326,9 +339,22 @@ def history(store: Repository, tip: str | None, lane: str) -> History:
         two = parents.split()
         if line is not None and line.lane == lane and line.tree == tree and two[1:] == [line.composition]:
             entries.append(Entry(Sha(commit), Sha(two[0]), line))
-    found = History(tuple(entries))
-    last = found.last
-    ours = len(entries) if last is None else entries.index(last)
-    above = (tip,) if last is None else (tip, f"^{last.commit}")
-    foreign = int(store.run("rev-list", "--first-parent", "--count", *above, "--")) - ours
-    return replace(found, foreign_on_top=foreign)
+    return tuple(entries)
+
+
+def _require_nothing_aside(
+    store: Repository, lane: str, tip: Sha, newest: Sha | None, entries: Sequence[Entry]
+) -> None:
+    """`RemoteError` where a merge by hand has put entries aside: with them holds and bars would be lifted unseen.
+
+    `git pull` on an older deploy makes such a merge, and its push is a fast-forward.
+    """
+    on_the_line = {entry.commit for entry in entries}
+    walk = (tip, f"^{newest}") if newest else (tip,)
+    aside = next((entry for entry in _entries(store, lane, *walk) if entry.commit not in on_the_line), None)
+    if aside is not None:
+        raise RemoteError(
+            f"a merge by hand has {aside.line.action.value} {aside.line.night} ({aside.commit[:12]}) for its second "
+            f"parent, so that the first-parent history of {lane} has lost it: check {aside.commit} out, "
+            f"`git merge --no-ff {tip}`, and push that merge; nothing was moved"
+        )

@@ -108,6 +108,37 @@ def test_commits_by_hand_on_top_are_counted_and_the_night_below_is_found(bench: 
     assert found.foreign_on_top == 2
 
 
+def test_a_merge_that_puts_nights_aside_is_an_error_and_the_way_out_works(bench: Bench) -> None:
+    """Somebody commits on a deploy of yesterday and pulls with a merge: a fast-forward, and tonight is off the line."""
+    first = bench.night(bench.compose())
+    by_hand = bench.foreign(first.commit)
+    second = bench.night(bench.compose("b"), 1)
+    pulled = bench.store.commit(bench.store.tree_of(by_hand), (by_hand, second.commit), "Merge branch deploy\n")
+    bench.store.push(bench.url, {"refs/heads/deploy": pulled})
+
+    with pytest.raises(RemoteError, match=rf"night {second.line.night} \({second.commit[:12]}\)") as refused:
+        bench.read()
+
+    assert f"check {second.commit} out, `git merge --no-ff {pulled}`" in str(refused.value)
+    mended = bench.store.commit(bench.store.tree_of(pulled), (second.commit, pulled), "Merge\n")
+    bench.store.push(bench.url, {"refs/heads/deploy": mended})
+    found = bench.read().history
+    assert [entry.commit for entry in found.entries] == [second.commit, first.commit]
+    assert found.foreign_on_top == 1
+
+
+def test_a_topic_that_was_cut_from_an_older_night_and_merged_by_hand_puts_nothing_aside(bench: Bench) -> None:
+    first = bench.night(bench.compose())
+    second = bench.night(bench.compose("b"), 1)
+    topic = bench.foreign(first.commit)
+    merged = bench.store.commit(bench.store.tree_of(topic), (second.commit, topic), "Merge pull request\n")
+    bench.store.push(bench.url, {"refs/heads/deploy": merged})
+
+    found = bench.read().history
+
+    assert [entry.commit for entry in found.entries] == [second.commit, first.commit]
+
+
 @pytest.mark.parametrize("what", ["tree", "parent", "single parent"])
 def test_a_copied_message_makes_no_night(bench: Bench, what: str) -> None:
     """A cherry-pick, an amended commit or a forged one: git does not hold what the trailer says."""
@@ -124,11 +155,13 @@ def test_a_copied_message_makes_no_night(bench: Bench, what: str) -> None:
     assert found.foreign_on_top == 1
 
 
-def test_a_night_that_was_merged_as_a_side_branch_is_no_night_of_the_branch(bench: Bench) -> None:
+def test_a_first_night_that_was_merged_as_a_side_branch_is_put_aside_too(bench: Bench) -> None:
     made = bench.night(bench.compose(), branch="elsewhere")
     merge = bench.store.commit(made.line.tree, (bench.foreign(), made.commit), "merge\n")
 
-    assert history(bench.store, merge, LANE) == History((), 2)
+    with pytest.raises(RemoteError, match=f"night {made.line.night}"):
+        history(bench.store, merge, LANE)
+    assert history(bench.store, merge, "edge") == History((), 2), "another lane's nights are none of ours"
 
 
 @pytest.mark.parametrize(
