@@ -475,7 +475,7 @@ class Repository:
             # `[rejected]` and `[remote rejected]`, and not `[remote failure]` (git-push(1), OUTPUT)
             if refused and all("rejected]" in line for line in refused):
                 raise RemoteError(f"{without_secret(url)} refused the push, nothing was moved: {said}")
-            raise RemoteError(f"the push to {without_secret(url)} broke off: {said}")
+            raise RemoteError(f"the push to {without_secret(url)} failed: {said}")
 
     # --- bundles ---
 

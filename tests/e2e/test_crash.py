@@ -230,5 +230,5 @@ def test_a_night_that_was_killed_within_its_push_is_finished(
         f"removed from remote.git, left by a git that was killed: objects/tmp_objdir-incoming-1, {refs[0]}.lock"
         in notes
     )
-    assert f"run {run.id} was promoted, and killed before it had that in writing: it has now" in notes
+    assert f"run {run.id} was promoted, and that was not written down here: it is now" in notes
     scene.require_complete(tmp_path / "after.git", again)

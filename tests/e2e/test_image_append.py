@@ -307,10 +307,13 @@ SLUG = "mooncake-protocol"
 
 def with_patch(bench: ImageBench, digest: str = "") -> Composition:
     """A composition with a patch of this repository, which had ``digest`` when it was planned."""
+    # Composed before it is there, for its guards are not.
+    shutil.rmtree(bench.folder / "patches" / SLUG, ignore_errors=True)
+    (bench.folder / "patches" / "series").write_text("")
+    composition = bench.compose(CHANGE)
     shutil.copytree(REPOSITORY / "patches" / SLUG, bench.folder / "patches" / SLUG, dirs_exist_ok=True)
     (bench.folder / "patches" / "series").write_text(f"{SLUG}\n")
     (patch,) = read_series(bench.folder / "patches")
-    composition = bench.compose(CHANGE)
     topic = replace(composition.included[0], name=SLUG, kind=Kind.PATCH)
     planned = Fingerprint("print", ((f"patch {SLUG}", digest or patch.digest),))
     return replace(composition, included=(topic,), fingerprint=planned)

@@ -92,5 +92,5 @@ def _write_promotions(work: Workplace, state: RemoteState) -> tuple[str, ...]:
             entry = promoted_as(run, run.read(Composition), state)
             if entry is not None:
                 write_promotion(run, entry, state)
-                notes.append(f"run {run.id} was promoted, and killed before it had that in writing: it has now")
+                notes.append(f"run {run.id} was promoted, and that was not written down here: it is now")
     return tuple(notes)

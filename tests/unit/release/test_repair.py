@@ -144,7 +144,7 @@ def test_a_server_that_dies_before_it_moved_anything_has_not(
     before = bench.refs()
     hook(name, f'[ "{name}" != reference-transaction ] || [ "$1" = prepared ] || exit 0; kill -9 $PPID')
 
-    with pytest.raises(RemoteError, match=r"^the push to .* broke off: .*; nothing was moved: run again"):
+    with pytest.raises(RemoteError, match=r"^the push to .* failed: .*; nothing was moved: run again"):
         told(bench, bench.compose("b"), day=1)
     assert bench.refs() == before
     (bench.remote.folder / "hooks" / name).unlink()
