@@ -142,7 +142,7 @@ def test_five_nights_and_a_rollback_in_the_third(fork: Fork, tmp_path: Path) -> 
     place.propose(7, SEVEN, "SEVEN = 7\n")
     two = fork.night(22)
     assert included(two) == [SLUG, "#7"]
-    bad = place.propose(8, EIGHT, "raise RuntimeError('under load')\n")
+    bad = place.propose(8, EIGHT, "def eight():\n    raise RuntimeError('under load')\n")
     three = fork.night(23)
     assert included(three) == [SLUG, "#7", "#8"]
     fork.require_image_tags(one, two, three, latest=three, previous=two)

@@ -172,13 +172,16 @@ def test_the_part_that_promotes_judges_again(fork: Fork, tmp_path: Path) -> None
     pack = tmp_path / "night.tar"
     assert fork.night(Part(Until.MERGE, pack=pack)).exit_code == 6
     of_another = {"accepted": True, "since": "20261120T000000Z"}
-    for name, claims in (("20261121T100000Z", {"items": []}), ("20261121T110000Z", of_another)):
+    for name, claims, code, said in (
+        ("20261121T100000Z", {"items": []}, 6, "#1 at "),
+        ("20261121T110000Z", of_another, 8, "would take that back"),
+    ):
         lying = tmp_path / f"{name}.tar"
         _rewrite(pack, lying, name, claims)
         before = fork.refs()
         report = fork.night(Part(unpack=lying))
-        assert (report.exit_code, report.promotion) == (6, None), name
-        assert "#1 at " in report.failure
+        assert (report.exit_code, report.promotion) == (code, None), name
+        assert said in report.failure
         assert fork.refs() == before
 
 
