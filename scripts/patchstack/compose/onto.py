@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from patchstack.compose.carried import roots, sort_out
 from patchstack.compose.dedup import dedup
-from patchstack.compose.left_out import listed
+from patchstack.compose.left_out import leave_out, listed
 from patchstack.errors import Incomplete, RemoteError, UsageError
 from patchstack.git import Repository, readable
 from patchstack.model import (
@@ -199,16 +199,9 @@ def _patches(found: Candidates, deployed: Deployed) -> tuple[dict[str, Topic], t
 
 
 def _left_off(patch: Topic, reason: str, night: str) -> LeftOut:
-    return LeftOut(
-        name=patch.name,
-        kind=Kind.PATCH,
-        title=patch.title,
-        author=patch.author,
-        head=patch.head,
-        outcome=Outcome.SKIPPED,
-        reason=Reason(reason) if reason in set(Reason) else Reason.SWITCHED_OFF,
-        detail=f"night {night} had left it out, and what is deployed stays as it is",
-    )
+    known = Reason(reason) if reason in set(Reason) else Reason.SWITCHED_OFF
+    detail = f"night {night} had left it out, and what is deployed stays as it is"
+    return leave_out(patch, Outcome.SKIPPED, known, detail)
 
 
 def _pull_topic(store: Repository, base: Base, merged: tuple[str, Sha, Sha], patches: Sequence[Topic]) -> Topic:
