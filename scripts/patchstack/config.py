@@ -40,8 +40,8 @@ WORKFLOWS = ".github/"
 NIGHTLY = "nightly"
 """The channel that moves the deploy branch."""
 
-TEST_LANES = ("cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma", "kvcm-manager")
-"""What a channel can need: the test lanes, and the image."""
+IMAGE = "image"
+"""What a channel can need besides test lanes."""
 
 
 class _Part(BaseModel):
@@ -208,8 +208,62 @@ class Pulls(_Part):
         return self
 
 
+class TestLane(_Part):
+    """A kind of machine that guards run on."""
+
+    __test__ = False  # pytest would take it for a test
+
+    because: str = Field(min_length=1, description="What it has that others have not, or what it is for")
+    shards: int = Field(default=1, gt=0, le=256, description="How many machines share its guards, by measured times")
+
+
+_LANES = {
+    "cpu": TestLane(because="every machine can run it: real servers of a tiny model on a CPU"),
+    "1-gpu": TestLane(because="CUDA kernels, and prefill and decode on one card"),
+    "2-gpu": TestLane(because="two ranks: tensor or pipeline parallel, or prefill and decode on a card each"),
+    "4-gpu": TestLane(because="tensor and pipeline parallel at once"),
+    "rdma": TestLane(because="KV transfer over a NIC, which TCP on loopback does not show"),
+    "kvcm-manager": TestLane(because="a real KV cache manager, at KVCM_MANAGER_URL"),
+}
+
+
+class Tests(_Part):
+    """Where guards run, and what a night does when they do not answer."""
+
+    __test__ = False
+
+    lanes: dict[Slug, TestLane] = Field(default=_LANES, min_length=1)
+    retries: int = Field(
+        default=1,
+        ge=0,
+        le=5,
+        description="How often a guard is run again that died with its machine; never for an assertion",
+    )
+    max_flaky: int = Field(default=2, ge=0, description="More flaky guards than this make a night INCOMPLETE")
+
+    @field_validator("lanes")
+    @classmethod
+    def _has_cpu(cls, value: dict[str, TestLane]) -> dict[str, TestLane]:
+        if "cpu" not in value:
+            raise ValueError("lane cpu is missing, and the night runs it itself; add it")
+        if IMAGE in value:
+            raise ValueError(f"{IMAGE!r} is what channels call the night's image; give the lane another name")
+        return value
+
+
+class BlameBudget(_Part):
+    """How far a red night goes to find out who made it red."""
+
+    max_probes: int = Field(default=40, ge=0, description="Runs of the failing guards, on other trees; 0: no blame")
+    max_minutes: int = Field(default=60, gt=0)
+    rounds: int = Field(default=3, gt=0, le=10, description="How often what is left is composed and tested again")
+
+
 class Channel(_Part):
-    needs: tuple[Literal["cpu", "image", "1-gpu", "2-gpu", "4-gpu", "rdma", "kvcm-manager"], ...] = Field(min_length=1)
+    needs: tuple[Slug, ...] = Field(min_length=1, description="Test lanes, and `image`")
+    flaky: Literal["warn", "hold"] = Field(
+        default="warn", description="Whether a guard that passes and fails on one tree keeps it where it is"
+    )
 
 
 class Config(_Part):
@@ -226,6 +280,20 @@ class Config(_Part):
     deadline_min: int = Field(
         default=300, gt=0, description="Minutes after which a night ends INCOMPLETE with what it has"
     )
+    tests: Tests = Tests()
+    blame: BlameBudget = BlameBudget()
+
+    @model_validator(mode="after")
+    def _needs_are_lanes(self) -> Config:
+        known = [*self.tests.lanes, IMAGE]
+        for name, channel in self.channels.items():
+            for need in channel.needs:
+                if need not in known:
+                    raise ValueError(
+                        f"channel {name} needs {need!r}, which is no lane of tests.lanes; write one of "
+                        f"{', '.join(known)}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _branches_differ(self) -> Config:

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
 
+from patchstack.culprits import Blame as Blame
+from patchstack.ids import Sha as Sha
 from patchstack.losses import Losses
+from patchstack.measures import Measures as Measures
 from patchstack.reasons import Outcome as Outcome
 from patchstack.reasons import Reason as Reason
+from patchstack.results import Attempt as Attempt
+from patchstack.results import GuardOutcome as GuardOutcome
+from patchstack.results import GuardReport as GuardReport
+from patchstack.results import GuardResult as GuardResult
+from patchstack.results import Proof as Proof
+from patchstack.results import Sample as Sample
+from patchstack.results import Scenario as Scenario
+from patchstack.results import Standing as Standing
+from patchstack.results import TreeRun as TreeRun
 
 SCHEMA_VERSION = 1
-
-Sha = NewType("Sha", str)
-"""A git object id: 40 lower-case hexadecimal digits."""
-
 
 # --- upstream ------------------------------------------------------------------------------------------
 
@@ -240,95 +247,6 @@ class KillMark:
 # --- proof ---------------------------------------------------------------------------------------------
 
 
-class GuardOutcome(StrEnum):
-    PASS = "pass"  # noqa: S105
-    FAIL = "fail"
-    FLAKY = "flaky"
-    TIMEOUT = "timeout"
-    CRASH = "crash"
-    MISSING = "missing"
-    QUARANTINED = "quarantined"
-    SKIPPED_BY_RULE = "skipped_by_rule"
-
-
-@dataclass(frozen=True)
-class GuardResult:
-    """One test on one tree."""
-
-    test: str
-    """pytest's node id, from the repository's root."""
-    slug: str
-    """The patch that it guards; ``bed`` for the bed's own controls."""
-    control: bool
-    """A control must pass with and without the patch; a guard must turn."""
-    outcome: GuardOutcome
-    duration_s: float
-    reason: str = ""
-    kills: tuple[str, ...] = ()
-    """The mutants on which it must fail; a guard that names any does not run on a ground."""
-
-
-@dataclass(frozen=True)
-class TreeRun:
-    """The guards on one tree."""
-
-    label: str
-    """The composed one's: ``composed``, or ``without <slug>, <slug>``. A ground's: ``base``, or ``base + <slug>``.
-    A mutant's: ``mutant <slug>/<name>``."""
-    composed: bool
-    """The tree has the patches; on any other a guard is meant to fail."""
-    tree: Sha
-    results: tuple[GuardResult, ...]
-    kept: bool = False
-    """Not run again: an equal key was proven before."""
-    mutant: str = ""
-    """``<slug>/<name>`` of the mutant that is on the tree."""
-
-    @property
-    def is_ground(self) -> bool:
-        """The base with what a patch requires, and no more."""
-        return not self.composed and not self.mutant
-
-
-class Standing(StrEnum):
-    """What a patch's guards say of it, without and with it."""
-
-    PROVEN = "proven"
-    REDUNDANT = "redundant"
-    BROKEN = "broken"
-    UNPROVEN = "unproven"
-    UNGUARDED = "unguarded"
-
-
-@dataclass(frozen=True)
-class Proof:
-    slug: str
-    ground: str
-    """The label of the tree on which its guards must fail."""
-    standing: Standing
-    detail: str
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A test that needs another lane than the one that ran."""
-
-    lane: str
-    """What it needs, such as ``1-gpu``."""
-    test: str
-    """pytest's node id, from the repository's root, without parameters."""
-
-
-@dataclass(frozen=True)
-class GuardReport:
-    lane: str
-    bed: str
-    runs: tuple[TreeRun, ...]
-    proofs: tuple[Proof, ...]
-    not_run: tuple[Scenario, ...] = ()
-    """Skipped by rule: what this lane never runs."""
-
-
 class Status(StrEnum):
     PASS = "PASS"  # noqa: S105
     FAIL = "FAIL"
@@ -493,7 +411,9 @@ class LedgerLine:
     because: str = ""
     """Of all but a night: why, in the words of who did it."""
     bars: tuple[Bar, ...] = ()
-    """What this rollback bars from now on."""
+    """What this rollback bars from now on; of a night: the heads that it has found guilty and left out."""
+    patches: tuple[tuple[str, str], ...] = ()
+    """Slug and `Patch.digest` of every patch of ``included``; empty in older lines."""
     releases: tuple[str, ...] = ()
     """Of a release: names of `Bar`s; none: the hold."""
 
@@ -577,4 +497,8 @@ class NightReport:
     held: LedgerLine | None = None
     """The hold in force: what passes is not promoted."""
     bars: tuple[tuple[str, Bar], ...] = ()
-    """What is barred, each with the id of the rollback that barred it."""
+    """What is barred, each with the id of the rollback, or of the night, that barred it."""
+    blame: Blame | None = None
+    """What was found out about a red night; None where it was not red, or nobody asked."""
+    measures: Measures | None = None
+    """None where no guard has measured anything."""

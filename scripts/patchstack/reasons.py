@@ -43,6 +43,7 @@ class Reason(StrEnum):
     DRAFT = "draft"
     BLOCKED = "blocked"
     BARRED = "barred by a rollback"
+    GUILTY = "found guilty of a red night"
     CARRIES_BLOCKED = "carries commits of a blocked one"
     INTO_DEPLOY = "into a deploy branch"
     INTO_OTHER = "into a branch that is not composed"

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchstack.config import TEST_LANES
+from patchstack.config import Tests
 from patchstack.errors import ConfigError
 from patchstack.model import Scenario
 
 GPU_GUARDS = "tests/regression/gpu"
 GPU_LANE = "1-gpu"
-LANES = tuple(lane for lane in TEST_LANES if lane not in {"cpu", "image"})
+LANES = tuple(lane for lane in Tests().lanes if lane != "cpu")
 """What a mark can say."""
 
 

@@ -95,7 +95,7 @@ class History:
 
     @property
     def bars(self) -> tuple[tuple[Entry, Bar], ...]:
-        """Each bar in force with the rollback that it is from, newest first."""
+        """Each bar in force with the rollback, or the night, that it is from, newest first."""
         found: list[tuple[Entry, Bar]] = []
         released: set[str] = set()
         for entry in self.entries:
@@ -276,10 +276,20 @@ def _has_ids(line: LedgerLine) -> bool:
 
 def _has_names(line: LedgerLine) -> bool:
     included = [name for name, _ in line.included]
-    others = [name for name, _ in (*line.left_out, *line.lost)] + [bar.name for bar in line.bars]
+    others = [name for name, _ in (*line.left_out, *line.lost, *line.patches)] + [bar.name for bar in line.bars]
     plans = [bar.value for bar in line.bars if bar.kind is Barring.PLAN]
     single = (line.night, line.lane, line.base, line.fingerprint, line.at)
-    names = (*single, *included, *others, *plans, *line.channels, *line.releases, *filter(None, (line.to, line.onto)))
+    digests = [digest for _, digest in line.patches]
+    names = (
+        *single,
+        *included,
+        *others,
+        *plans,
+        *digests,
+        *line.channels,
+        *line.releases,
+        *filter(None, (line.to, line.onto)),
+    )
     words = (line.upstream, line.because, *(why for _, why in (*line.left_out, *line.lost)))
     return all(map(is_name, names)) and all(map(is_one_line, words)) and set(line.optional) <= set(included)
 
@@ -291,7 +301,10 @@ def _is_consistent(line: LedgerLine) -> bool:
         return False
     if line.action is not Action.NIGHT and (line.lost or line.onto):
         return False
-    return bool(line.to) == rollback and (rollback or not line.bars) and (release or not line.releases)
+    if line.action is Action.NIGHT and any(bar.kind is not Barring.HEAD for bar in line.bars):
+        return False
+    barring = rollback or line.action is Action.NIGHT
+    return bool(line.to) == rollback and (barring or not line.bars) and (release or not line.releases)
 
 
 def is_name(text: str) -> bool:

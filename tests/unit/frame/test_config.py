@@ -68,7 +68,7 @@ pulls:
     - 7
   skip: [{pr: "x"}]
 channels:
-  nightly: {needs: [gpu]}
+  nightly: {needs: [GPU]}
 max_lost: many
 """
     assert problems(tmp_path, text) == [
@@ -85,10 +85,7 @@ max_lost: many
         "16: pulls.sources.2: Input should be an object: mend the value",
         "17: pulls.skip.0.pr: Input should be a valid integer: write a whole number, without quotes",
         "17: pulls.skip.0.because: Field required: add it",
-        (
-            "19: channels.nightly.needs.0: Input should be 'cpu', 'image', '1-gpu', '2-gpu', '4-gpu', 'rdma' or"
-            " 'kvcm-manager': mend the value"
-        ),
+        "19: channels.nightly.needs.0: 'GPU' is not of the right form: write it to match ^[a-z0-9][a-z0-9-]*$",
         "20: max_lost: Input should be a valid integer: write a whole number, without quotes",
     ]
 
