@@ -21,6 +21,8 @@ from pathlib import Path
 PROC = Path("/proc")
 WAIT_LIMIT_S = 60.0
 """How long a night waits for the git processes of one that was killed; a push takes seconds."""
+HOOKS_LIMIT_S = 5.0
+"""How long one waits for what a git that was killed had started."""
 
 _PIECES = ("objects/incoming-*", "objects/tmp_objdir-*", "objects/pack/tmp_*", "objects/pack/.tmp-*")
 _PIECES_OF_A_DEAD_RUN = ("objects/[0-9a-f][0-9a-f]/tmp_obj_*",)
@@ -185,10 +187,20 @@ def _names_it(entry: Path, place: Path) -> bool:
     return any(Path(os.path.normpath(beside / path)).is_relative_to(place) for path in paths)
 
 
-def wait_for_workers(folders: Sequence[Path], limit_s: float) -> tuple[Worker, ...]:
+def clear(folder: Path) -> tuple[str, ...]:
+    """Remove what a git left in the repository that broke off a moment ago; what was found, in words.
+
+    The caller holds the night's lock. Hooks of the one that was killed may live a little longer than it.
+    """
+    wait_for_workers((folder,), HOOKS_LIMIT_S, name="")
+    return sweep(folder).notes
+
+
+def wait_for_workers(folders: Sequence[Path], limit_s: float, *, name: str = "git") -> tuple[Worker, ...]:
     """Wait until no git process works in ``folders``: a run that was killed may have left some; those that still do.
 
-    A push goes on when its starter is killed, and what it moves must be there before the remote is read.
+    A push goes on when its starter is killed, and what it moves must be there before the remote is read. ``name``: how
+    the processes that are waited for begin.
     """
     ends_s = time.monotonic() + limit_s
     while True:
@@ -198,7 +210,7 @@ def wait_for_workers(folders: Sequence[Path], limit_s: float) -> tuple[Worker, .
                 for folder in folders
                 if folder.is_dir()
                 for worker in workers_in(folder)
-                if worker.known and worker.name.startswith("git")
+                if worker.known and worker.name.startswith(name)
             )
             left_s = ends_s - time.monotonic()
             if workers and left_s > 0:

@@ -178,12 +178,13 @@ def test_a_server_that_is_killed_is_found_out_about_at_once(
 def test_a_server_that_is_killed_while_it_moves_refs_is_mended(
     scenes: tuple[Scene, ...], driver: Driver, tmp_path: Path
 ) -> None:
-    """The killer is as fast as it can be: right after deploy has moved, or a ref or two later."""
+    """The killer is as fast as it can be: right after deploy has moved, or a ref or two later. It kills once."""
     scene = scenes[1].copied(tmp_path / "fork")
     before = scene.read(tmp_path / "before.git")
     lock = "refs/heads/deploy.lock"
     loop = f"n=0; while [ -e {lock} ] && [ $n -lt 1000000 ]; do n=$((n + 1)); done; kill -9 $PPID"
-    hook = scene.hook("reference-transaction", f'[ "$1" = prepared ] || exit 0\n({loop}) </dev/null >/dev/null 2>&1 &')
+    once = '[ "$1" = prepared ] && mkdir killed-once 2>/dev/null || exit 0'
+    hook = scene.hook("reference-transaction", f"{once}\n({loop}) </dev/null >/dev/null 2>&1 &")
 
     done = scene.night(driver, TONIGHT)
 

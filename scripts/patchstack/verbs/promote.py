@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from patchstack.errors import ImageError, RemoteError, UsageError
+from patchstack.leftovers import clear
 from patchstack.losses import Losses
 from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
 from patchstack.regress.gate import image_to_promote
@@ -86,6 +87,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     promotion = push_promotion(store, work.remote, decision, tell=notes.append)
     run.write(promotion)
     if len(notes) > len(decision.notes):  # it broke off, and may have done so half-way
+        notes += clear(work.state.remote_git) if work.embedded else ()
         notes += repair(work, open_remote(work))
     return Promoted(promotion, tuple(notes))
 
