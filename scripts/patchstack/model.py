@@ -21,6 +21,7 @@ from patchstack.results import GuardOutcome as GuardOutcome
 from patchstack.results import GuardReport as GuardReport
 from patchstack.results import GuardResult as GuardResult
 from patchstack.results import Proof as Proof
+from patchstack.results import Quarantined as Quarantined
 from patchstack.results import Sample as Sample
 from patchstack.results import Scenario as Scenario
 from patchstack.results import Standing as Standing
@@ -259,6 +260,8 @@ class Verdict:
     status: Status
     reasons: tuple[str, ...]
     skipped_by_rule: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What does not hold it and somebody should know: flaky guards, metrics that got worse."""
 
 
 @dataclass(frozen=True)
@@ -502,3 +505,5 @@ class NightReport:
     """What was found out about a red night; None where it was not red, or nobody asked."""
     measures: Measures | None = None
     """None where no guard has measured anything."""
+    quarantined_green: tuple[tuple[str, int], ...] = ()
+    """Guards in quarantine that passed, each with the nights in a row in which it did, tonight among them."""

@@ -109,6 +109,23 @@ class Scenario:
 
 
 @dataclass(frozen=True)
+class Quarantined:
+    """A guard that holds no channel for a while, as its entry in ``tests/regression/quarantine.yaml`` says."""
+
+    test: str
+    """pytest's node id without parameters, or a file."""
+    owner: str
+    because: str
+    since: str
+    """Like ``until`` a day, ``2026-12-04``."""
+    until: str
+    back: str
+    """What lets it out."""
+    expired: bool = False
+    """It excuses nothing any more."""
+
+
+@dataclass(frozen=True)
 class GuardReport:
     lane: str
     bed: str
@@ -116,3 +133,5 @@ class GuardReport:
     proofs: tuple[Proof, ...]
     not_run: tuple[Scenario, ...] = ()
     """Skipped by rule: what this lane never runs."""
+    quarantine: tuple[Quarantined, ...] = ()
+    """Every entry of the quarantine that was in force, or had expired, when these guards were judged."""
