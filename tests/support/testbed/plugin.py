@@ -5,6 +5,7 @@ With ``--record FILE`` it appends one JSON object a line to FILE:
 * ``{"collected": [node ids]}`` once, and ``{"started": node id}`` before each test, so that a test without
   an answer is known to be missing;
 * ``{"left_out": [node ids]}`` once, if there are any: tests that say nothing on this tree;
+* ``{"sample": {"test": node id, "metric": name, "value": float}}`` for each number that a test measures;
 * for each test ``{"test": node id, "outcome": ..., "control": bool, "kills": [names], "duration_s": float,
   "reason": str}``, where ``reason`` is the first line of the assertion or exception.
 
@@ -44,6 +45,7 @@ from testbed import network
 from testbed.assertions import is_by_the_test
 from testbed.device import Device, device
 from testbed.kvcm_manager import KvcmManager
+from testbed.measures import measure as measure  # a fixture
 from testbed.ports import Ports
 from testbed.processes import Children, run_alone
 from testbed.program import Programs
@@ -254,6 +256,10 @@ class Record:
 
     def left_out(self, tests: Sequence[str]) -> None:
         self._write({"left_out": list(tests)})
+
+    def sample(self, test: str, metric: str, value: float) -> None:
+        """A number that a test has measured, before its answer."""
+        self._write({"sample": {"test": test, "metric": metric, "value": value}})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
