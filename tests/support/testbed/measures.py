@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ class Keeper(Protocol):
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest) -> Iterator[Measure]:
+def measure(request: pytest.FixtureRequest) -> Measure:
     """``measure(metric, value)``, in the unit that ``metrics.yaml`` gives.
 
     Raises `NotDeclared` or `NoNumber`, which are crashes of the test: a number that nobody looks at is lost.
@@ -57,7 +57,7 @@ def measure(request: pytest.FixtureRequest) -> Iterator[Measure]:
         require_declared(metric, value, test, tests)
         keeper.sample(test, metric, float(value))
 
-    yield say
+    return say
 
 
 def declared(file: Path = FILE) -> Mapping[str, str]:
