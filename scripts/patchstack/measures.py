@@ -51,6 +51,18 @@ class Measures:
     against: Sha | None
     """The last promoted tree, where it was measured beside; None where there is none, or it is the same."""
     measures: tuple[Measure, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+    """Metrics that are declared and were not measured, each with why: what was not done is never green."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The content of the last promoted night."""
+
+    night: str
+    composition: Sha
+    tree: Sha
+    base_commit: Sha
 
 
 @dataclass(frozen=True)
@@ -71,3 +83,16 @@ class NightRecord:
     """Tests in quarantine that passed: so many nights in a row are their way back."""
     blamed: tuple[tuple[str, str], ...] = ()
     """Name and certainty of whom `Blame` has found."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier nights have left behind, as it was when this one began; its tests are held against it."""
+
+    lane: str
+    deployed: Deployed | None
+    """None where nothing is promoted yet."""
+    nights: tuple[NightRecord, ...]
+    """The newest first; as many as `release/history.py` says."""
+    notes: tuple[str, ...] = ()
+    """What could not be read, or is no record."""

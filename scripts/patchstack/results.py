@@ -63,7 +63,7 @@ class TreeRun:
 
     label: str
     """The composed one's: ``composed``, or ``without <slug>, <slug>``. A ground's: ``base``, or ``base + <slug>``.
-    A mutant's: ``mutant <slug>/<name>``."""
+    A mutant's: ``mutant <slug>/<name>``. What numbers are compared with: ``last promoted``."""
     composed: bool
     """The tree has the patches; on any other a guard is meant to fail."""
     tree: Sha
@@ -72,11 +72,13 @@ class TreeRun:
     """Not run again: an equal key was proven before."""
     mutant: str = ""
     """``<slug>/<name>`` of the mutant that is on the tree."""
+    beside: bool = False
+    """The last promoted tree, on which only what measures runs: it is compared with, and proves nothing."""
 
     @property
     def is_ground(self) -> bool:
         """The base with what a patch requires, and no more."""
-        return not self.composed and not self.mutant
+        return not self.composed and not self.mutant and not self.beside
 
 
 class Standing(StrEnum):
@@ -133,5 +135,7 @@ class GuardReport:
     proofs: tuple[Proof, ...]
     not_run: tuple[Scenario, ...] = ()
     """Skipped by rule: what this lane never runs."""
+    node: str = ""
+    """What the guards ran on, as `regress/node.py` says it; empty where no guard measures anything."""
     quarantine: tuple[Quarantined, ...] = ()
     """Every entry of the quarantine that was in force, or had expired, when these guards were judged."""
