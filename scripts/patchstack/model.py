@@ -13,7 +13,12 @@ from enum import StrEnum
 from patchstack.culprits import Blame as Blame
 from patchstack.ids import Sha as Sha
 from patchstack.losses import Losses
+from patchstack.measures import Deployed as Deployed
+from patchstack.measures import Measure as Measure
 from patchstack.measures import Measures as Measures
+from patchstack.measures import NightRecord as NightRecord
+from patchstack.measures import Past as Past
+from patchstack.measures import Trend as Trend
 from patchstack.reasons import Outcome as Outcome
 from patchstack.reasons import Reason as Reason
 from patchstack.results import Attempt as Attempt
@@ -84,7 +89,7 @@ class Pull:
     newer_head: Sha | None = None
     """Where it is now, when that is not what was admitted: it waits for an admission of its own."""
     barred_by: str = ""
-    """The rollback that barred this head; empty for all others."""
+    """The rollback, or the night, that barred this head; empty for all others."""
 
 
 @dataclass(frozen=True)
