@@ -79,6 +79,8 @@ class Answer:
     """What a probe said."""
 
     target: Target
+    tests: tuple[str, ...]
+    """Those that were asked: `Wanted.tests`."""
     outcomes: tuple[tuple[str, tuple[GuardOutcome, ...]], ...] = ()
-    """By test, each run of it; of a test that is not in it, or is `MISSING`, nothing was heard."""
+    """By test, each run of it; of one that is not in it, or is `MISSING`, nothing was heard, as if it had died."""
     end: End = End.RAN
