@@ -36,7 +36,7 @@ class Bar:
     head: Sha
     own_commits: frozenset[Sha]
     barred_by: str = ""
-    """The rollback that barred it; empty where it is blocked."""
+    """The rollback, or the night, that barred it; empty where it is blocked."""
 
 
 def dedup(store: Repository, candidates: Candidates, skips: Mapping[str, str], memo: Memo | None = None) -> Deduped:

@@ -27,7 +27,7 @@ def build_topics(
     *,
     optional_on: Collection[str],
     without: Collection[str] = (),
-    barred: Mapping[tuple[str, Sha], str] | None = None,
+    barred: Mapping[tuple[str, Sha], tuple[Reason, str]] | None = None,
     releases: Mapping[str, Base] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[tuple[Topic, ...], tuple[LeftOut, ...]]:
@@ -52,7 +52,7 @@ def build_topics(
             made = site.topic(patch)
             why = (barred or {}).get((made.name, made.head)) if isinstance(made, Topic) and patch.optional else None
             if why is not None:
-                made = leave_out(patch, Outcome.EXCLUDED, Reason.BARRED, why)
+                made = leave_out(patch, Outcome.EXCLUDED, *why)
             if isinstance(made, Topic):
                 topics.append(with_mutants(store, made, patch, base.version))
                 continue

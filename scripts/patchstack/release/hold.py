@@ -60,30 +60,31 @@ def because(line: LedgerLine) -> str:
 
 
 def require_promotable(history: History, fingerprint: Fingerprint, topics: Sequence[Topic]) -> None:
-    """`Incomplete` while promotion is on hold, or where a rollback barred this plan or one of its heads."""
+    """`Incomplete` while promotion is on hold, or where this plan or one of its heads is barred."""
     if history.hold is not None:
         raise Incomplete(f"{since(history.hold)}, nothing was moved; `patchstack release-hold` ends it")
     require_unbarred(history, fingerprint, topics)
 
 
 def require_unbarred(history: History, fingerprint: Fingerprint, topics: Sequence[Topic]) -> None:
-    """`Incomplete`, with the ways out, where a rollback barred this plan, or a head that is in it."""
+    """`Incomplete`, with the ways out, where a rollback or a red night barred this plan, or a head that is in it."""
     held = {(bar.name, bar.value): entry for entry, bar in history.bars}
     plan = next(((bar, entry) for entry, bar in history.bars if bar.value == fingerprint.digest), None)
     if plan is not None:
         bar, entry = plan
         raise Incomplete(
-            f"this plan is that of night {bar.name}, which {_rollback(entry)} took back: it does not come back as it "
+            f"this plan is that of night {bar.name}, which {barrer(entry)} took back: it does not come back as it "
             f"is. Change what was wrong with it, or `patchstack release-hold {bar.name}`"
         )
     for topic in topics:
         entry_of = held.get((topic.name, topic.head))
         if entry_of is not None:
             raise Incomplete(
-                f"{topic.name} is in this plan at {topic.head[:12]}, which {_rollback(entry_of)} barred: mend it, or "
+                f"{topic.name} is in this plan at {topic.head[:12]}, which {barrer(entry_of)} barred: mend it, or "
                 f"`patchstack release-hold '{topic.name}'`"
             )
 
 
-def _rollback(entry: Entry) -> str:
-    return f"rollback {entry.line.night}{because(entry.line)}"
+def barrer(entry: Entry) -> str:
+    """Who barred something: a rollback, with what its operator said, or the night that found somebody guilty."""
+    return f"{entry.line.action.value} {entry.line.night}{because(entry.line)}"

@@ -133,9 +133,11 @@ def make_line(
     stack: Sha | None = None,
     upstream: str = "",
     lost: Sequence[tuple[str, str]] = (),
+    bars: Sequence[Bar] = (),
 ) -> LedgerLine:
     """The line of a composition that is about to be promoted; ``at`` is a moment in UTC."""
-    moment = moment_of(at)
+    moment, inputs = moment_of(at), dict(composition.fingerprint.inputs)
+    patches = [topic.name for topic in composition.included if topic.kind is Kind.PATCH]
     return LedgerLine(
         night=night,
         lane=composition.lane,
@@ -155,6 +157,8 @@ def make_line(
         optional=tuple(topic.name for topic in composition.included if topic.kind is Kind.PATCH and not topic.required),
         lost=tuple(lost),
         onto=composition.hotfix.onto if composition.hotfix else "",
+        bars=tuple(bars),
+        patches=tuple((slug, inputs[f"patch {slug}"]) for slug in patches if f"patch {slug}" in inputs),
     )
 
 

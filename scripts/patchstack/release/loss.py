@@ -1,8 +1,8 @@
 """Mass loss: what of the deployed night tonight's composition lacks, and whether that is more than it may.
 
-What its author merged, closed or withdrew, what `deploy.yaml` or a rollback keeps out, and what is there by another
-name is no loss that counts. All else is: a conflict, a head that is gone, a patch that is no longer in the series, a
-source that suddenly lists nothing. Nothing is lost without a name and a reason, whether it counts or not.
+What its author merged, closed or withdrew, what `deploy.yaml`, a rollback or a red night keeps out, and what is there
+by another name is no loss that counts. All else is: a conflict, a head that is gone, a patch that is no longer in the
+series, a source that suddenly lists nothing. Nothing is lost without a name and a reason, whether it counts or not.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ EXCUSED = frozenset(
         Reason.DRAFT,
         Reason.BLOCKED,
         Reason.BARRED,
+        Reason.GUILTY,
         Reason.SKIPPED_BY_CONFIG,
         Reason.ON_REQUEST,
         Reason.NOT_FOR_THIS_BASE,
         Reason.SWITCHED_OFF,
     }
 )
-"""Somebody who may took it out."""
+"""Somebody who may took it out, or the night found it guilty."""
 REDUNDANT = frozenset(
     {
         Reason.SAME_HEAD,

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from patchstack.errors import GateFailed, Incomplete, MachineError, PatchstackError, RemoteError
 from patchstack.git import EMAIL, EMPTY_TREE, NAME, Repository, Signature
-from patchstack.model import Action, Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
+from patchstack.model import Action, Bar, Composition, LedgerImage, LedgerLine, Promotion, Sha, Status, Verdict
 from patchstack.release.ledger import format_message, make_line, parse_trailer, trailer_of
 from patchstack.release.remote import RemoteState, Tip, published_refs, read_remote
 
@@ -85,18 +85,22 @@ def decide(
     image: LedgerImage | None = None,
     upstream: str = "",
     lost: Sequence[tuple[str, str]] = (),
+    bars: Sequence[Bar] = (),
 ) -> Decision:
     """Decide the promotion of ``composition`` onto what ``remote`` holds; pure.
 
     ``night`` is the run's id, ``at`` its moment in UTC, ``stack`` the base with its required patches alone,
     ``image`` what was built of the composition and tested, if anything was, ``upstream`` what deploy.yaml says of
-    the base, ``lost`` name and reason of what the last promoted night had and this one has not.
+    the base, ``lost`` name and reason of what the last promoted night had and this one has not, ``bars`` the heads
+    that it has found guilty.
     Raises `GateFailed` or `Incomplete` unless the channel ``nightly`` passed.
     """
     if composition.lane != remote.lane:
         raise PatchstackError(f"a composition of lane {composition.lane} cannot go to lane {remote.lane}")
     channels = _passed(verdicts)
-    line = make_line(night, at, composition, channels, image, stack=stack.commit, upstream=upstream, lost=lost)
+    line = make_line(
+        night, at, composition, channels, image, stack=stack.commit, upstream=upstream, lost=lost, bars=bars
+    )
     return land(line, remote, base=Source(composition.base.commit, composition.base.tree), stack=stack)
 
 

@@ -101,7 +101,7 @@ class StatusReport:
     held: LedgerLine | None = None
     """The hold in force."""
     bars: tuple[tuple[str, Bar], ...] = ()
-    """What is barred, each with the id of the rollback that barred it."""
+    """What is barred, each with the id of the rollback, or of the night, that barred it."""
     overdue: str = ""
     """With an age that was asked about: one sentence, if no night is as young; else empty."""
 

@@ -1,18 +1,34 @@
-"""What rollbacks barred, kept out of a plan: heads of pull requests with whatever has their commits, and patches."""
+"""What rollbacks and red nights barred, kept out of a plan: heads of pull requests with whatever has their commits,
+and patches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.git import Repository
-from patchstack.model import Bar, Barring, Kind, LeftOut, Outcome, Pull, Reason, Sha
+from patchstack.model import Action, Bar, Barring, Composition, Kind, LeftOut, Outcome, Pull, Reason, Sha
 from patchstack.pulls.discover import Discovered
-from patchstack.release.hold import because
+from patchstack.release.hold import barrer
 from patchstack.release.ledger import Entry, History
 from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class BarredBy:
+    """Who barred a head, and so why it is left out."""
+
+    who: str
+    """``rollback 20261121T040000Z (it crashes)``, or ``night 20261121T020000Z``."""
+    reason: Reason
+
+    def why(self, name: str) -> str:
+        """One sentence for its author."""
+        said = f"{self.who} found this head guilty" if self.reason is Reason.GUILTY else f"{self.who} barred this head"
+        return f"{said}: have a mended one admitted, or `patchstack release-hold '{name}'`"
 
 
 def listed_once(work: Workplace, listed: Mapping[str, Sha] | None) -> Mapping[str, Sha] | None:
@@ -28,8 +44,8 @@ def listed_once(work: Workplace, listed: Mapping[str, Sha] | None) -> Mapping[st
     return list_remote(work)
 
 
-def barred_heads(work: Workplace, listed: Mapping[str, Sha] | None) -> dict[tuple[str, Sha], str]:
-    """Which rollback barred a head that may not come back, by the name of its topic and the head.
+def barred_heads(work: Workplace, listed: Mapping[str, Sha] | None) -> dict[tuple[str, Sha], BarredBy]:
+    """Which rollback or night barred a head that may not come back, by the name of its topic and the head.
 
     ``listed`` is what the remote said; None: there is none yet, so that nobody has barred anything.
     """
@@ -39,16 +55,12 @@ def barred_heads(work: Workplace, listed: Mapping[str, Sha] | None) -> dict[tupl
     return {(bar.name, Sha(bar.value)): _by(entry) for entry, bar in bars if bar.kind is Barring.HEAD}
 
 
-def _by(entry: Entry) -> str:
-    return f"rollback {entry.line.night}{because(entry.line)}"
+def _by(entry: Entry) -> BarredBy:
+    found_guilty = entry.line.action is Action.NIGHT
+    return BarredBy(barrer(entry), Reason.GUILTY if found_guilty else Reason.BARRED)
 
 
-def why_barred(name: str, by: str) -> str:
-    """One sentence for its author."""
-    return f"{by} barred this head: have a mended one admitted, or `patchstack release-hold '{name}'`"
-
-
-def without_barred(store: Repository, found: Discovered, barred: Mapping[tuple[str, Sha], str]) -> Discovered:
+def without_barred(store: Repository, found: Discovered, barred: Mapping[tuple[str, Sha], BarredBy]) -> Discovered:
     """``found`` less the pull requests that are at a barred head; the commits of barred heads bar others.
 
     A pull request that has moved on is judged by its new head alone. Of a barred head that nobody lists any more only
@@ -64,11 +76,11 @@ def without_barred(store: Repository, found: Discovered, barred: Mapping[tuple[s
         found,
         pulls=staying,
         refused=(*found.refused, *(_left_out(pull, barred[pull.name, pull.head]) for pull in out)),
-        blocked=(*found.blocked, *(replace(pull, barred_by=barred[pull.name, pull.head]) for pull in barring)),
+        blocked=(*found.blocked, *(replace(pull, barred_by=barred[pull.name, pull.head].who) for pull in barring)),
     )
 
 
-def _left_out(pull: Pull, by: str) -> LeftOut:
+def _left_out(pull: Pull, by: BarredBy) -> LeftOut:
     return LeftOut(
         name=pull.name,
         kind=Kind.PULL,
@@ -76,8 +88,8 @@ def _left_out(pull: Pull, by: str) -> LeftOut:
         author=pull.author,
         head=pull.head,
         outcome=Outcome.EXCLUDED,
-        reason=Reason.BARRED,
-        detail=why_barred(pull.name, by),
+        reason=by.reason,
+        detail=by.why(pull.name),
         url=pull.url,
         newer_head=pull.newer_head,
     )
@@ -108,5 +120,15 @@ def _own(store: Repository, pull: Pull) -> set[Sha]:
 
 
 def bars_in_force(history: History) -> tuple[tuple[str, Bar], ...]:
-    """Each bar with the id of its rollback, newest first."""
+    """Each bar with the id of its rollback, or night, newest first."""
     return tuple((entry.line.night, bar) for entry, bar in history.bars)
+
+
+def new_bars(composition: Composition, history: History) -> tuple[Bar, ...]:
+    """The heads that this night has found guilty, and that nobody had barred before."""
+    known = {(bar.name, bar.value) for _, bar in history.bars}
+    return tuple(
+        Bar(Barring.HEAD, out.name, out.head)
+        for out in composition.left_out
+        if out.reason is Reason.GUILTY and out.head is not None and (out.name, out.head) not in known
+    )

@@ -30,7 +30,7 @@ class Ledger:
     held: LedgerLine | None = None
     """The hold in force."""
     bars: tuple[tuple[str, Bar], ...] = ()
-    """What is barred, each with the id of the rollback that barred it."""
+    """What is barred, each with the id of the rollback, or of the night, that barred it."""
 
 
 def ledger(work: Workplace, last: int) -> Ledger:

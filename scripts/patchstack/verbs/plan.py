@@ -27,7 +27,7 @@ from patchstack.pulls.discover import Discovered, discover
 from patchstack.pulls.refs import read_pulls
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, read_releases, validate
-from patchstack.verbs.barred import barred_heads, listed_once, why_barred, without_barred
+from patchstack.verbs.barred import barred_heads, listed_once, without_barred
 from patchstack.verbs.hotfix import candidates_of_hotfix
 from patchstack.verbs.inputs import read_inputs, skips
 from patchstack.verbs.remote import list_remote, open_remote
@@ -200,7 +200,7 @@ def _candidates(
         patches,
         optional_on=work.lane.optional,
         without=without,
-        barred={(name, head): why_barred(name, by) for (name, head), by in barred.items()},
+        barred={(name, head): (by.reason, by.why(name)) for (name, head), by in barred.items()},
         releases=read_releases(work, store, needed),
         progress=work.progress,
     )

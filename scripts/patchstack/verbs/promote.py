@@ -21,6 +21,7 @@ from patchstack.release.remote import RemoteState
 from patchstack.release.repair import next_moment, promotion_of
 from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.store import Run, now_utc
+from patchstack.verbs.barred import new_bars
 from patchstack.verbs.hotfix import require_onto_deployed
 from patchstack.verbs.image import lane_image, open_registry
 from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
@@ -79,6 +80,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         image=image,
         upstream=work.upstream_words,
         lost=[(item.name, item.reason) for item in losses.items],
+        bars=new_bars(composition, remote.history),
     )
     require_as_planned(work, composition)
     if dry_run:

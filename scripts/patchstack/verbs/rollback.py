@@ -45,7 +45,7 @@ def rollback(
     notes = [f"{chosen.foreign} commits on top that no promotion made are taken back as well"] if chosen.foreign else []
     barred = {(bar.name, bar.value) for _, bar in remote.history.bars}
     notes += [
-        f"{name} is deployed again at {head[:12]}, which a rollback has barred: no night merges it like that"
+        f"{name} is deployed again at {head[:12]}, which is barred: no night merges it like that"
         for name, head in line.included
         if (name, head) in barred
     ]

@@ -258,7 +258,7 @@ def test_a_barred_head_that_an_older_night_has_is_named_when_that_is_gone_back_t
     done = fork.run("rollback", "--to", one.line.night)
     assert done.exit_code == 0, done.exception
     head = fork.head(41, "a")[:12]
-    assert f"#41 is deployed again at {head}, which a rollback has barred: no night merges it like that" in done.stderr
+    assert f"#41 is deployed again at {head}, which is barred: no night merges it like that" in done.stderr
 
 
 def test_where_every_night_that_stands_has_one_tree_there_is_nothing_to_go_back_to(fork: Fork) -> None:
