@@ -91,7 +91,7 @@ def main_group(
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of deploy.yaml and end.")
 @click.pass_obj
 def validate(options: Options, as_json: bool, print_schema: bool) -> None:
-    """Check deploy.yaml and the patches' front matter; name every problem at once."""
+    """Check deploy.yaml, the patches' front matter and what guards declare; name every problem at once."""
     from patchstack import config as configuration
 
     if print_schema:

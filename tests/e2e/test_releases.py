@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,11 @@ def fork(folder: Path, slug: str) -> Path:
     config = (ROOT / "deploy.yaml").read_text().splitlines(keepends=True)
     (folder / "deploy.yaml").write_text("".join(line for line in config if not line.strip().startswith("optional:")))
     guards = f"tests/regression/{slug.replace('-', '_')}"
-    for path in (f"patches/{slug}", guards, "tests/regression/gpu"):
+    for path in (f"patches/{slug}", guards):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests/regression/gpu").mkdir()
+    for path in re.findall(r"tests/regression/gpu/\w+\.py", (folder / "patches" / slug / "patch.md").read_text()):
+        shutil.copy2(ROOT / path, folder / path)
     (folder / "patches" / "series").write_text(f"{slug}\n")
     (folder / "patches" / "releases").write_text("".join(f"{version}\n" for version in RELEASES))
     return folder

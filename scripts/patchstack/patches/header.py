@@ -18,6 +18,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from patchstack.ids import OWNER
 from patchstack.patches.variants import Variant
 from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys
 
@@ -144,7 +145,7 @@ class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     title: _Line
-    owner: str = Field(pattern=r"^@[A-Za-z0-9][A-Za-z0-9-]*(/[A-Za-z0-9._-]+)?$")
+    owner: str = Field(pattern=OWNER)
     upstream_status: str = Field(
         alias="upstream-status", pattern=r"^(Backport|Submitted|Pending|Denied|Inappropriate) \[[^\[\]]+\]$"
     )

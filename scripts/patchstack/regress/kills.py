@@ -10,17 +10,16 @@ sees of it comes back with each result; this tells beforehand which files are wo
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.errors import ConfigError
 from patchstack.model import KillMark
+from patchstack.regress.source import SourceTest, is_mark, named, read_source
 from patchstack.regress.suites import Suite
 
 MARK, CONTROL = "kills", "control"
-
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -55,50 +54,26 @@ def _read(root: Path, file: str, problems: list[str]) -> KillFile:
     calls = {id(node.func): node for node in ast.walk(module) if isinstance(node, ast.Call)}
     kills: list[KillMark] = []
     for node in ast.walk(module):
-        if not isinstance(node, ast.Attribute) or not _is_mark(node, MARK):
+        if not isinstance(node, ast.Attribute) or not is_mark(node, MARK):
             continue
         arguments = calls[id(node)].args if id(node) in calls else []
         names = [name.value for name in arguments if isinstance(name, ast.Constant) and isinstance(name.value, str)]
         if not names or len(names) != len(arguments):
             problems.append(f"{file}:{node.lineno}: {MARK}: it names no mutant: write their names as plain text")
         kills += [KillMark(file, node.lineno, name) for name in names]
-    tests = list(_tests(module, ()))
-    for test, marks in tests:
-        if {MARK, CONTROL} <= marks:
+    tests = read_source(module).tests
+    for test in tests:
+        if _has(test, MARK) and _has(test, CONTROL):
             problems.append(
-                f"{file}:{test.lineno}: {test.name}: a control passes on every tree and kills no mutant: keep one mark"
+                f"{file}:{test.line}: {test.short}: a control passes on every tree and kills no mutant: keep one mark"
             )
     kills.sort(key=lambda mark: mark.line)
-    return KillFile(file, tuple(kills), bool(tests) and all(MARK in marks for _, marks in tests))
+    return KillFile(file, tuple(kills), bool(tests) and all(_has(test, MARK) for test in tests))
 
 
-def _tests(node: ast.Module | ast.ClassDef, inherited: Sequence[str]) -> Iterator[tuple[_Function, set[str]]]:
-    """Every test below ``node``, and which of our marks hold for all of it."""
-    around = [*inherited, *_marks_of_body(node)]
-    for child in node.body:
-        if isinstance(child, _Function) and child.name.startswith("test"):
-            yield child, {*around, *_names(child.decorator_list)}
-        elif isinstance(child, ast.ClassDef) and child.name.startswith("Test"):
-            yield from _tests(child, [*around, *_names(child.decorator_list)])
-
-
-def _marks_of_body(node: ast.Module | ast.ClassDef) -> list[str]:
-    """What its ``pytestmark`` says."""
-    for statement in node.body:
-        if isinstance(statement, ast.Assign) and any(ast.unparse(name) == "pytestmark" for name in statement.targets):
-            marks = statement.value
-            return _names(marks.elts if isinstance(marks, ast.List | ast.Tuple) else [marks])
-    return []
-
-
-def _names(marks: Sequence[ast.expr]) -> list[str]:
-    whole = [mark.func if isinstance(mark, ast.Call) else mark for mark in marks]
-    return [name for mark in whole for name in (MARK, CONTROL) if _is_mark(mark, name)]
-
-
-def _is_mark(node: ast.AST, name: str) -> bool:
-    """Whether it is ``pytest.mark.NAME``, or ``mark.NAME``."""
-    return isinstance(node, ast.Attribute) and node.attr == name and ast.unparse(node.value).split(".")[-1] == "mark"
+def _has(test: SourceTest, mark: str) -> bool:
+    """Whether the mark holds for all of it."""
+    return any(named(marks, mark) for marks in test.marks)
 
 
 def on_ground(suite: Suite, files: Sequence[KillFile]) -> Suite | None:

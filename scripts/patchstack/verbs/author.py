@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from patchstack import config as configuration
 from patchstack import verdict
-from patchstack.config import Upstream
+from patchstack.config import Config, Upstream
 from patchstack.errors import EXIT_CODES, ConfigError, RemoteError, StaleFiles
 from patchstack.git import Repository
 from patchstack.model import Base, KillMark
@@ -22,6 +22,7 @@ from patchstack.patches.lint import LintReport
 from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
+from patchstack.regress.declared import Declared, Guarding, read_declared
 from patchstack.regress.kills import read_kills
 from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
@@ -40,19 +41,21 @@ class Validated:
 
 
 def validate(config_path: Path) -> Validated:
-    """Check deploy.yaml and every patch's front matter; `ConfigError` with all problems of both."""
+    """Check deploy.yaml, every front matter and what guards say of themselves; `ConfigError` with all problems."""
     problems: list[str] = []
-    lanes: dict[str, tuple[str, ...]] = {}
-    slugs: dict[str, bool] = {}
+    config: Config | None = None
+    patches: tuple[Patch, ...] | None = None
     try:
-        lanes = {name: lane.optional for name, lane in configuration.load(config_path).lanes.items()}
+        config = configuration.load(config_path)
     except ConfigError as error:
         problems += error.problems
     try:
-        slugs = {patch.slug: patch.optional for patch in read_series(config_path.parent / "patches")}
+        patches = read_series(config_path.parent / "patches")
     except ConfigError as error:
         problems += error.problems
-    else:
+    lanes = {name: lane.optional for name, lane in config.lanes.items()} if config else {}
+    slugs = {patch.slug: patch.optional for patch in patches or ()}
+    if patches is not None:
         problems += [
             f"{config_path}:{configuration.line_in(config_path, 'lanes', name, 'optional')}: "
             f"lanes.{name}.optional: {slug!r} is no optional patch of the series: "
@@ -61,9 +64,20 @@ def validate(config_path: Path) -> Validated:
             for slug in optional
             if not slugs.get(slug)
         ]
+    if config is not None and patches is not None:
+        try:
+            declared_in(config_path.absolute().parent, config, patches)
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return Validated(tuple(lanes), tuple(slugs))
+
+
+def declared_in(root: Path, config: Config, patches: Iterable[Patch]) -> tuple[Declared, ...]:
+    """Every test below ``root``'s guards; ``patches`` is the whole series. Raises `ConfigError`."""
+    guarding = [Guarding(patch.slug, patch.owner, patch.guards) for patch in patches]
+    return read_declared(root, config.tests.lanes, guarding)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchstack.errors import GateFailed, Incomplete, UsageError
-from patchstack.model import Base, GuardOutcome, GuardReport, LeftOut, Scenario, Standing, Topic
+from patchstack.model import Base, GuardOutcome, GuardReport, LeftOut, Standing, Topic
 from patchstack.patches.header import Patch
 from patchstack.patches.mutants import with_mutants
 from patchstack.patches.series import read_series
 from patchstack.patches.site import stands_on, topic_of
 from patchstack.patches.topics import releases_to_compare
 from patchstack.regress.ground import Ground
-from patchstack.regress.scenarios import find_scenarios
 from patchstack.regress.steps import Rerun, Subject
 from patchstack.regress.suites import find_suites
 from patchstack.store import Run
-from patchstack.verbs.author import base_of, read_releases
+from patchstack.verbs.author import base_of, declared_in, read_releases
 from patchstack.verbs.selection import Selection, selection_of
 from patchstack.verbs.test import run_trials
 from patchstack.verbs.trees import forget_old_trees, lay_tree, open_bed, sweep_mutants
@@ -88,7 +87,8 @@ def close(work: Workplace, slug: str) -> Closure:
         f"{ground.label} + {slug}",
         {slug: ground},
         {slug: topic.mutants},
-        _scenarios_of(patch, find_scenarios(work.root)),
+        declared_in(work.root, work.config, patches),
+        slug=slug,
     )
     return Closure(base, topic, ground, selection)
 
@@ -126,8 +126,3 @@ def _named(patches: Sequence[Patch], slug: str) -> Patch:
         if patch.slug == slug:
             return patch
     raise UsageError(f"no patch is called {slug!r}; the series has: {', '.join(patch.slug for patch in patches)}")
-
-
-def _scenarios_of(patch: Patch, scenarios: Sequence[Scenario]) -> list[Scenario]:
-    below = tuple(f"{path.rstrip('/')}{divider}" for path in patch.guards for divider in ("::", "/"))
-    return [scenario for scenario in scenarios if scenario.test.startswith(below)]

@@ -13,12 +13,12 @@ from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.patches.site import stands_on
 from patchstack.patches.topics import releases_to_compare
+from patchstack.regress.declared import CPU, Declared, scenarios_of
 from patchstack.regress.ground import Ground
 from patchstack.regress.kills import on_ground, on_mutant, read_kills
 from patchstack.regress.prove import Claim, mutant_id
-from patchstack.regress.scenarios import find_scenarios
 from patchstack.regress.suites import BED_SUITE, Suite, files_of, find_suites
-from patchstack.verbs.author import read_releases
+from patchstack.verbs.author import declared_in, read_releases
 from patchstack.workplace import Workplace
 
 
@@ -52,6 +52,8 @@ class Selection:
     on_mutants: tuple[MutantTrial, ...]
     claims: Mapping[str, Claim]
     """By patch."""
+    declared: tuple[Declared, ...] = ()
+    """Every test below the repository's guards, of whatever lane."""
 
 
 def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Selection:
@@ -74,7 +76,7 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
     }
     label = f"without {', '.join(requested)}" if requested else "composed"
     mutants = {topic.name: topic.mutants for topic in composition.included}
-    return selection_of(work.root, suites, label, grounds, mutants, find_scenarios(work.root))
+    return selection_of(work.root, suites, label, grounds, mutants, declared_in(work.root, work.config, patches))
 
 
 def selection_of(
@@ -83,9 +85,14 @@ def selection_of(
     label: str,
     grounds: Mapping[str, Ground],
     mutants: Mapping[str, Sequence[Mutant]],
-    not_run: Sequence[Scenario] = (),
+    declared: Sequence[Declared] = (),
+    *,
+    slug: str = "",
 ) -> Selection:
-    """Each of ``suites`` with its ground and with the mutants that its guards name."""
+    """Each of ``suites`` with its ground and with the mutants that its guards name.
+
+    ``slug``: of the scenarios of other lanes only those that guard this patch are skipped by rule.
+    """
     kills = {suite.slug: read_kills(root, files_of(root, suite)) for suite in suites}
     labels = list(dict.fromkeys(grounds[suite.slug].label for suite in suites))
     by_ground = sorted(suites, key=lambda suite: labels.index(grounds[suite.slug].label))
@@ -93,7 +100,7 @@ def selection_of(
         suites=tuple(suites),
         label=label,
         grounds=grounds,
-        not_run=tuple(not_run),
+        not_run=scenarios_of([test for test in declared if not slug or slug in test.guards], CPU),
         on_grounds=tuple(left for suite in by_ground if (left := on_ground(suite, kills[suite.slug]))),
         on_mutants=tuple(
             MutantTrial(suite.slug, mutant, mutant.tree, files)
@@ -106,6 +113,7 @@ def selection_of(
             for suite in suites
             if suite.slug != BED_SUITE
         },
+        declared=tuple(declared),
     )
 
 

@@ -21,6 +21,7 @@ from testbed.pd_traffic import Traffic
 from testbed.thresholds import threshold
 
 pytestmark = [
+    pytest.mark.lane("1-gpu", est_s=600, guards=["colocate-tp"], owner="@acme/rl"),
     pytest.mark.limit(1800),
     pytest.mark.skipif(device() is not Device.CUDA, reason="it needs CUDA devices"),
 ]
@@ -46,7 +47,7 @@ def prompts() -> list[list[int]]:
     return [list(tokenizer.encode(text)) for text in TRAFFIC.prompts()]
 
 
-@pytest.mark.lane("2-gpu")
+@pytest.mark.lane("2-gpu", est_s=900)
 def test_a_trainer_holds_no_more_from_step_to_step(children: Children, tmp_path: Path) -> None:
     with Colocation(children, tmp_path) as colocate:
         ranks = colocate.start(

@@ -20,6 +20,7 @@ from testbed.server import ServerOptions, start_server
 from testbed.thresholds import threshold
 
 pytestmark = [
+    pytest.mark.lane("1-gpu", est_s=600, guards=["hicache-pp-sync"], owner="@acme/hicache"),
     pytest.mark.limit(3600),
     pytest.mark.skipif(device() is not Device.CUDA, reason="it needs a CUDA device"),
 ]
@@ -37,12 +38,12 @@ def test_one_stage(programs: Programs, ports: Ports) -> None:
     check(programs, ports, "Qwen/Qwen3-0.6B", tp=1, pp=1)
 
 
-@pytest.mark.lane("2-gpu")
+@pytest.mark.lane("2-gpu", est_s=900)
 def test_two_stages(programs: Programs, ports: Ports) -> None:
     check(programs, ports, "Qwen/Qwen3-4B", tp=1, pp=2)
 
 
-@pytest.mark.lane("4-gpu")
+@pytest.mark.lane("4-gpu", est_s=1800)
 def test_two_stages_of_two(programs: Programs, ports: Ports) -> None:
     check(programs, ports, "Qwen/Qwen3-30B-A3B-FP8", tp=2, pp=2)
 

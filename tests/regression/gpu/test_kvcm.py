@@ -21,6 +21,7 @@ from testbed.server import ServerOptions, start_server
 from testbed.thresholds import threshold
 
 pytestmark = [
+    pytest.mark.lane("1-gpu", est_s=300, guards=["kvcm-backend"], owner="@acme/hicache"),
     pytest.mark.limit(1800),
     pytest.mark.skipif(device() is not Device.CUDA, reason="it needs a CUDA device"),
 ]

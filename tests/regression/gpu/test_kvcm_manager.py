@@ -17,7 +17,7 @@ from testbed.kvcm_contract import CONTRACT, ManagerUnderContract
 URL = os.environ.get("KVCM_MANAGER_URL", "")
 
 pytestmark = [
-    pytest.mark.lane("kvcm-manager"),
+    pytest.mark.lane("kvcm-manager", est_s=60, guards=["kvcm-backend"], owner="@acme/hicache"),
     pytest.mark.skipif(not URL, reason="it needs a real manager: set KVCM_MANAGER_URL"),
 ]
 

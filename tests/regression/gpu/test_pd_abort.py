@@ -20,6 +20,7 @@ from testbed.program import Programs
 from testbed.thresholds import threshold
 
 pytestmark = [
+    pytest.mark.lane("1-gpu", est_s=600, guards=["pd-abort-notify"], owner="@acme/pd"),
     pytest.mark.limit(1800),
     pytest.mark.skipif(device() is not Device.CUDA, reason="it needs a CUDA device"),
 ]

@@ -48,7 +48,7 @@ def meanwhile(fork: Fork, edit_it: Callable[[Fork], object]) -> NightReport:
     return report
 
 
-def write(path: str, text: str = "# another\n") -> Callable[[Fork], None]:
+def write(path: str, text: str = "# another\ndef test_it() -> None: ...\n") -> Callable[[Fork], None]:
     return lambda fork: fork.write(path, text)
 
 
@@ -123,7 +123,7 @@ def test_guards_do_not_begin_on_what_is_not_the_plan_s_any_more(fork: Fork) -> N
     """Nor on another machine, whose checkout is not the one that was planned."""
     pack = fork.folder.parent / "night.tar"
     assert fork.night(Part(Until.MERGE, pack=pack)).exit_code == 0
-    fork.write("tests/regression/guard/test_it.py", "# another\n")
+    fork.write("tests/regression/guard/test_it.py", "# another\ndef test_it() -> None: ...\n")
     fork.monkeypatch.setattr(nightly, "run_guards", lambda *_, **__: pytest.fail("they ran"))
     report = fork.night(Part(Until.TEST, unpack=pack))
     assert (report.exit_code, f"{CHANGED}: guards of first" in report.failure) == (6, True), report.failure

@@ -66,7 +66,7 @@ def stack(tmp_path: Path) -> Stack:
     bench.patch("switched-off", base, {"off": ""}, optional=True)
     guard = tmp_path / "tests/regression/bed/test_bed.py"
     guard.parent.mkdir()
-    guard.write_text("")
+    guard.write_text("def test_it() -> None: ...\n")
     return Stack(work, bench)
 
 

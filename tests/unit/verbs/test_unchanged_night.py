@@ -24,6 +24,10 @@ from patchstack.verbs import plan as plan_verb
 GUARDS = ("guards of bed", "guards of extra", "guards of first", "guards of second")
 PLAIN = CONFIG.format(upstream=UPSTREAM, most=2)
 LANE = f"upstream: {UPSTREAM}\n    branch: deploy\n"
+SCENARIO = """\
+@pytest.mark.lane("1-gpu", est_s=60, guards=["first"], owner="@acme/pd")
+def test_it() -> None: ...
+"""
 IMAGE = "image: {repository: registry.example.com/acme/sglang, runtime: cuda}"
 
 
@@ -75,7 +79,7 @@ def configure(old: str, new: str) -> Callable[[Fork], None]:
     return change
 
 
-def write(path: str, text: str = "# another\n") -> Callable[[Fork], None]:
+def write(path: str, text: str = "# another\ndef test_it() -> None: ...\n") -> Callable[[Fork], None]:
     return lambda fork: fork.write(path, text)
 
 
@@ -198,7 +202,7 @@ NO_CHANGES: dict[str, Callable[[Fork], object]] = {
     "how much may be lost, and when it is late": configure("max_lost: 2\n", "max_lost: 9\ndeadline_min: 9\n"),
     "a comment in the series": lambda fork: fork.patches.series("# why", "first", "second", "extra optional"),
     "a patch's prose": replaced("patches/first/patch.md", "When upstream has it.", "When upstream has it, in full."),
-    "a scenario for a GPU": write("tests/regression/gpu/test_gpu.py", "def test_it() -> None: ...\n"),
+    "a scenario for a GPU": write("tests/regression/gpu/test_gpu.py", SCENARIO),
     "bytecode beside a guard": write("tests/regression/guard/__pycache__/test_it.pyc"),
     "what serves the tool's own tests": write("tests/support/github_server/server.py"),
     "a run's folder": write(".patchstack/runs/20261121T000000Z-9/notes.txt"),
