@@ -26,12 +26,14 @@ from patchstack.model import (
     ImageTests,
     MergePlan,
     NightReport,
+    Past,
     Promotion,
     Verdicts,
 )
 
 STAGE_FILES: dict[type, str] = {
     Base: "base.json",
+    Past: "past.json",
     Candidates: "candidates.json",
     Deduped: "dedup.json",
     MergePlan: "plan.json",

@@ -195,3 +195,25 @@ def _samples(metric: Metric, results: Iterable[GuardResult]) -> list[float]:
         for sample in result.samples
         if sample.metric == metric.name
     ]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the gate hears of the numbers."""
+
+    red: tuple[str, ...] = ()
+    open_ends: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def said_to_gate(measures: Measures | None) -> Said:
+    """What fails is red, what was not measured is open, what got worse is a warning; too few nights hold nothing."""
+    if measures is None:
+        return Said()
+
+    def told(trend: Trend) -> tuple[str, ...]:
+        mine = (measure for measure in measures.measures if measure.trend is trend)
+        return tuple(f"metric {m.metric}: {m.value:.4g} {m.unit}: {m.detail} ({m.test})" for m in mine)
+
+    missing = tuple(f"metric {name} is missing: {why}" for name, why in measures.missing)
+    return Said(told(Trend.FAIL), missing, told(Trend.WARN))
