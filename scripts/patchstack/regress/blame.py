@@ -1,15 +1,18 @@
 """Who made a night red: which tree is asked next, and what follows from the answers.
 
 Nothing here runs a guard, looks at a clock or draws a number: the same answers give the same next probe, so that a
-night can be replayed from its record. `verbs/blame.py` asks.
+night can be replayed from its record. `verbs/blame.py` asks. The order of the questions is `Inquiry.steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from patchstack.culprits import Finding
-from patchstack.regress.question import Answer, Question, Wanted
+from patchstack.culprits import Certainty, Finding
+from patchstack.regress.evidence import Evidence
+from patchstack.regress.inquiry import Conclusion, Conclusions, Inquiry, Need
+from patchstack.regress.question import Answer, Question, Red, Wanted
+from patchstack.regress.subsets import Subsets
 
 
 def decide(question: Question, answers: Sequence[Answer]) -> Wanted | tuple[Finding, ...]:
@@ -18,4 +21,64 @@ def decide(question: Question, answers: Sequence[Answer]) -> Wanted | tuple[Find
     ``answers`` are those to the probes that it asked for before, all of them, oldest first: `Finding.probes` counts
     them from 1. When the time is over, ask with ``max_probes=len(answers)``: what is open then is NARROWED.
     """
-    raise NotImplementedError
+    inquiries = [(red, _follow(question, red, answers)) for red in question.reds]
+    needs = [(red, result) for red, result in inquiries if isinstance(result, Need)]
+    if needs and len(answers) < question.max_probes:
+        return _wanted(question, needs, answers)
+    return _findings(answers, [(red, _conclusions(result)) for red, result in inquiries])
+
+
+def _follow(question: Question, red: Red, answers: Sequence[Answer]) -> Need | Conclusions:
+    """From the first question on, as far as the answers go."""
+    evidence = Evidence(red, answers)
+    steps = Inquiry(question, red, evidence).steps()
+    try:
+        need = next(steps)
+        while (reading := evidence.reading(need.target, need.runs, need.since)) is not None:
+            need = steps.send(reading)
+    except StopIteration as end:
+        conclusions: Conclusions = end.value
+        return conclusions
+    return need
+
+
+def _wanted(question: Question, needs: Sequence[tuple[Red, Need]], answers: Sequence[Answer]) -> Wanted:
+    """What the first open guard needs; the others that are open and can pass on that tree are asked with it."""
+    _, first = needs[0]
+    tests, times = [], 0
+    for red, need in needs:
+        if not _context(question, red) & first.target.without:
+            tests.append(red.test)
+        if need.target == first.target:
+            times = max(times, need.runs - Evidence(red, answers).tally(need.target, need.since).words)
+    return Wanted(first.target, tuple(tests), times, first.why)
+
+
+def _context(question: Question, red: Red) -> frozenset[str]:
+    """What the guard cannot do without."""
+    older = {item.name for item in question.items if item.old}
+    return Subsets(question.items, set(red.context) - older).stay
+
+
+def _conclusions(result: Need | Conclusions) -> Conclusions:
+    if not isinstance(result, Need):
+        return result
+    return (Conclusion(Certainty.NARROWED, result.among, f"no probe was left to tell {result.why}"),)
+
+
+def _findings(answers: Sequence[Answer], concluded: Iterable[tuple[Red, Conclusions]]) -> tuple[Finding, ...]:
+    """Guards of which the same is concluded make one finding."""
+    alike: dict[Conclusion, list[str]] = {}
+    for red, conclusions in concluded:
+        for conclusion in conclusions:
+            alike.setdefault(conclusion, []).append(red.test)
+    return tuple(
+        Finding(
+            conclusion.certainty,
+            tuple(tests),
+            conclusion.suspects,
+            conclusion.detail,
+            tuple(number for number, answer in enumerate(answers, 1) if set(tests) & set(answer.tests)),
+        )
+        for conclusion, tests in alike.items()
+    )

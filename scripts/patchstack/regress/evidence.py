@@ -97,6 +97,16 @@ class Evidence:
                 return number
         return None
 
+    def heard_by(self, target: Target, runs: int) -> int:
+        """How many answers there were when ``target`` had been run so often."""
+        tally = Tally()
+        for number, answer in enumerate(self.answers, 1):
+            if answer.target == target:
+                self._count(tally, answer)
+            if tally.words >= runs:
+                return number
+        return len(self.answers)
+
     def _targets(self) -> tuple[Target, ...]:
         return tuple(dict.fromkeys(answer.target for answer in self.answers))
 
