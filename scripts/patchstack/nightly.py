@@ -39,6 +39,7 @@ from patchstack.model import (
     ImageTests,
     LedgerImage,
     LedgerLine,
+    Measures,
     MergePlan,
     NightReport,
     Promotion,
@@ -61,11 +62,13 @@ from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
 from patchstack.verbs.barred import bars_in_force
 from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.history import past_of, quarantined_green, read_past, remember_night
 from patchstack.verbs.image import image_settings, make_image
 from patchstack.verbs.image_check import check_image
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
 from patchstack.verbs.inputs import require_as_planned
 from patchstack.verbs.losses import write_losses
+from patchstack.verbs.measure import judged_measures
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote
 from patchstack.verbs.remote import list_remote, open_remote
@@ -118,6 +121,8 @@ class _Sofar:
     tests: GuardReport | None = None
     image_tests: ImageTests | None = None
     verdicts: tuple[Verdict, ...] = ()
+    measures: Measures | None = None
+    quarantined_green: tuple[tuple[str, int], ...] = ()
     promotion: Promotion | None = None
     previous: LedgerLine | None = None
     range_diffs: tuple[RangeDiff, ...] = ()
@@ -262,6 +267,9 @@ def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightRepo
         if not isinstance(error, PatchstackError | KeyboardInterrupt):
             with suppress(OSError):  # the same that failed already, most likely: a full disk
                 write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
+    if doing.until is Until.PROMOTE and not isinstance(failure, KeyboardInterrupt):  # else it may not write there
+        promoted = sofar.promotion is not None
+        sofar.notes += remember_night(work, run, sofar.composition, sofar.tests, promoted=promoted)
     sofar.timings += [Timing(stage, seconds) for stage, seconds in clock.stages]
     report = _report(work, run, sofar, failure, doing.until)
     try:
@@ -290,6 +298,8 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         sofar.notes.append(
             f"{REASON} of {doing.deadline.minutes:g} min was over before {len(late)} guards had answered"
         )
+    sofar.measures = judged_measures(work, sofar.composition, sofar.tests, past_of(run))
+    sofar.quarantined_green = quarantined_green(sofar.tests, past_of(run))
     verdicts = gate(work, run, sofar.composition, sofar.tests)
     sofar.verdicts = verdicts.verdicts
     raise_for(verdicts, run.id)
@@ -352,6 +362,7 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         next_moment(remote.history, now_utc())  # with a wrong clock nothing would come of the night
         sofar.previous = remote.history.last.line if remote.history.last else None
         _look_at_orders(sofar, remote.history)
+        sofar.notes += read_past(work, run, remote, listed).notes
         may_write = doing.until is Until.PROMOTE
         if may_write:
             _repair(work, sofar, remote)
@@ -435,6 +446,8 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         tests=sofar.tests,
         image_tests=sofar.image_tests,
         verdicts=sofar.verdicts,
+        measures=sofar.measures,
+        quarantined_green=sofar.quarantined_green,
         promotion=sofar.promotion,
         previous=sofar.previous,
         range_diffs=sofar.range_diffs,

@@ -7,7 +7,7 @@ composition that lacks a patch on request, leaves something open: INCOMPLETE, ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patchstack.model import (
     Composition,
@@ -19,6 +19,7 @@ from patchstack.model import (
     ImageTests,
     Kind,
     Look,
+    Measures,
     Reason,
     Sha,
     Standing,
@@ -28,6 +29,7 @@ from patchstack.model import (
 )
 from patchstack.regress.ground import BASE, Ground
 from patchstack.regress.suites import BED_SUITE
+from patchstack.regress.trend import said_to_gate
 
 CPU, IMAGE = "cpu", "image"
 CUDA = "cuda"
@@ -46,21 +48,28 @@ def judge(
     image: ImageResult | None = None,
     image_tests: ImageTests | None = None,
     runtime: str = "",
+    measures: Measures | None = None,
 ) -> Verdicts:
     """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs.
 
     ``grounds`` has for each patch of the composition the tree on which its guards must have failed. ``image`` is what
     became of its image (None: nobody has tried), ``image_tests`` what was seen inside, and ``runtime`` the one that
-    deploy.yaml says for the lane's image; empty where it says none.
+    deploy.yaml says for the lane's image; empty where it says none. ``measures`` are tonight's numbers as they were
+    judged; None where no metric is declared.
     """
     red, open_ends = _of_cpu_lane(report)
+    numbers = said_to_gate(measures)
+    red, open_ends = [*red, *numbers.red], [*open_ends, *numbers.open_ends]
     open_ends = [*_beside_the_composition(composition, grounds, report), *open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
     not_run = {need: _not_run(need, report) for need in every_need}
     found = _of_image(composition, image, image_tests, runtime, not_run.get(IMAGE, ""))
     if not found.open_ends and not found.red:
         not_run.pop(IMAGE, None)  # it is there, also for a channel that does not need it
-    return Verdicts(tuple(_verdict(name, needs, not_run, red, open_ends, found) for name, needs in channels.items()))
+    verdicts = (_verdict(name, needs, not_run, red, open_ends, found) for name, needs in channels.items())
+    return Verdicts(
+        tuple(replace(said, warnings=numbers.warnings) if CPU in channels[said.channel] else said for said in verdicts)
+    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,8 @@ def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
 
     On its ground a guard is meant to fail; of what runs there only the bed's own controls must be green.
     """
-    results = [result for run in report.runs for result in run.results if run.composed or result.slug == BED_SUITE]
+    runs = [run for run in report.runs if not run.beside]
+    results = [result for run in runs for result in run.results if run.composed or result.slug == BED_SUITE]
     red = [f"{result.test}: {result.outcome.value}: {result.reason}" for result in results if result.outcome in _RED]
     # Whatever is neither green nor red did not run, quarantined ones too: it is never green.
     missing = [f"{r.test}: {r.outcome.value}: {r.reason}" for r in results if r.outcome not in {*_RED, _GREEN}]

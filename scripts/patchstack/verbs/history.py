@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from patchstack.errors import RemoteError
+from patchstack.errors import ConfigError, RemoteError
 from patchstack.git import readable
 from patchstack.model import (
     Blame,
@@ -57,12 +57,16 @@ def remember_night(
     """Leave this night behind on the remote, where its guards have run: what a reader must know of that."""
     if composition is None or tests is None:
         return ()
+    try:
+        samples = _samples(work, run, composition, tests)
+    except ConfigError as error:  # edited since the guards ran
+        return (f"this night is not kept in {history_branch(work.lane_name)}: {error}",)
     record = record_of(
         night=run.id,
         at=now_utc(),
         composition=composition,
         tests=tests,
-        samples=_samples(work, run, composition, tests),
+        samples=samples,
         promoted=promoted,
         blame=blame,
     )

@@ -22,6 +22,7 @@ from patchstack.release.repair import next_moment, promotion_of
 from patchstack.release.status import ImageTagStatus, StatusReport, read_status
 from patchstack.store import Run, now_utc
 from patchstack.verbs.barred import new_bars
+from patchstack.verbs.history import past_of
 from patchstack.verbs.hotfix import require_onto_deployed
 from patchstack.verbs.image import lane_image, open_registry
 from patchstack.verbs.image_tags import lagging_tags, ledger_image, require_pullable
@@ -59,7 +60,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     if known is not None:
         return _promoted_before(work, run, known, remote, dry_run=dry_run)
     verdicts = run.read(Verdicts)
-    if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run)):
+    if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run), past_of(run)):
         raise UsageError(
             f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
             f"now; nothing was moved: run `patchstack test --run {run.id}`"

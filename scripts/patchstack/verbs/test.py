@@ -10,7 +10,7 @@ from pathlib import Path
 from patchstack import __version__
 from patchstack.deadline import Deadline
 from patchstack.errors import GateFailed, Incomplete
-from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, Status, Verdicts
+from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, Past, Status, Verdicts
 from patchstack.regress.bed import Bed
 from patchstack.regress.gate import judge
 from patchstack.regress.ground import Ground
@@ -18,6 +18,8 @@ from patchstack.regress.lane import run_lane
 from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
 from patchstack.regress.suites import BED_SUITE
 from patchstack.store import Run, now_utc
+from patchstack.verbs.history import past_of
+from patchstack.verbs.measure import judged_measures, measured
 from patchstack.verbs.selection import Selection, grounds_of, select
 from patchstack.verbs.trees import MutantTrees, forget_old_trees, lay_tree, open_bed, restored, sweep_mutants
 from patchstack.workplace import Workplace
@@ -72,6 +74,8 @@ def run_guards(
         jobs=jobs,
         deadline=deadline,
     )
+    if not only:  # some of the guards are no night, and what they cost is nobody's question
+        report = measured(work, run, composition, report, selection.suites, bed, composed, deadline)
     run.write(report)
     return report
 
@@ -135,11 +139,17 @@ def verdicts_on(
     report: GuardReport,
     image: ImageResult | None = None,
     image_tests: ImageTests | None = None,
+    past: Past | None = None,
 ) -> Verdicts:
-    """What ``report``, and what was seen of the image, say of ``composition`` for each channel of deploy.yaml."""
+    """What ``report``, and what was seen of the image, say of ``composition`` for each channel of deploy.yaml.
+
+    ``past`` is what its numbers are held against.
+    """
     needs = {name: channel.needs for name, channel in work.config.channels.items()}
     runtime = work.lane.image.runtime if work.lane.image else ""
-    return judge(needs, composition, grounds_of(work.store(), composition), report, image, image_tests, runtime)
+    measures = judged_measures(work, composition, report, past)
+    grounds = grounds_of(work.store(), composition)
+    return judge(needs, composition, grounds, report, image, image_tests, runtime, measures)
 
 
 def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
@@ -152,7 +162,7 @@ def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
 
 def gate(work: Workplace, run: Run, composition: Composition, report: GuardReport) -> Verdicts:
     """The verdict for each channel of deploy.yaml, written into ``run``."""
-    verdicts = verdicts_on(work, composition, report, *image_said(run))
+    verdicts = verdicts_on(work, composition, report, *image_said(run), past_of(run))
     run.write(verdicts)
     return verdicts
 
