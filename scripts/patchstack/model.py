@@ -238,6 +238,8 @@ class Composition:
     left_out: tuple[LeftOut, ...]
     fingerprint: Fingerprint
     hotfix: Hotfix | None = None
+    bound: tuple[tuple[str, str], ...] = ()
+    """Pairs of included pull requests: the first has commits that are the second's own, and goes where that goes."""
 
 
 @dataclass(frozen=True)

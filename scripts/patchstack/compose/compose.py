@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from patchstack.compose.dedup import dedup
+from patchstack.compose.dedup import bound, dedup
 from patchstack.compose.left_out import listed
 from patchstack.compose.memo import Memo
 from patchstack.compose.merge import merge
@@ -48,7 +48,8 @@ def compose(
         composition = merge(store, planned, protected=protected, memo=memo, stepwise=stepwise, progress=progress)
         fallen = _fallen_carriers(composition)
         if not fallen:
-            return Composed(deduped, planned, composition)
+            pairs = bound(store, composition.included, candidates.topics)
+            return Composed(deduped, planned, replace(composition, bound=pairs))
         candidates = replace(
             candidates,
             topics=tuple(topic for topic in candidates.topics if topic.name not in fallen),

@@ -52,6 +52,31 @@ def dedup(store: Repository, candidates: Candidates, skips: Mapping[str, str], m
     )
 
 
+def bound(store: Repository, included: Sequence[Topic], candidates: Sequence[Topic]) -> tuple[tuple[str, str], ...]:
+    """Who of ``included`` has commits that are another one's own, with that one: by the rule that bars follow.
+
+    The commits of what that one is stacked on bind nobody to it.
+    """
+    pulls = [topic for topic in candidates if topic.kind is Kind.PULL]
+    walks = lookup.walks(store, [(topic.own_from, topic.own_to) for topic in pulls])
+    own = {topic.name: walks[topic.own_from, topic.own_to].commits for topic in pulls}
+    holders: dict[Sha, list[str]] = {}
+    for name, commits in own.items():
+        for commit in commits:
+            holders.setdefault(commit, []).append(name)
+    there = [topic for topic in included if topic.kind is Kind.PULL]
+    names = {topic.name for topic in there}
+    found = []
+    for topic in there:
+        mine = own[topic.name]
+        sharing = {name for commit in mine for name in holders[commit]}
+        below = [own[name] for name in sharing if own[name] < mine and topic.head not in own[name]]
+        alone = mine.difference(*below)
+        holding = {name for commit in alone for name in holders[commit]} & names - {topic.name}
+        found += [(name, topic.name) for name in own if name in holding]
+    return tuple(found)
+
+
 def _bars(store: Repository, pulls: Sequence[Pull]) -> list[Bar]:
     walks = lookup.walks(store, [(pull.merge_base, pull.head) for pull in pulls])
     return [Bar(pull.name, pull.head, walks[pull.merge_base, pull.head].commits, pull.barred_by) for pull in pulls]

@@ -73,6 +73,11 @@ def fingerprint(
         **barred,
         **inputs_here(patchstack_version, patches, skips, protected, inputs),
     }
+    return fingerprint_of(named)
+
+
+def fingerprint_of(named: Mapping[str, str]) -> Fingerprint:
+    """The inputs by their names, and what names them all."""
     pairs = tuple(sorted(named.items()))
     return Fingerprint(_digest(pairs), pairs)
 
