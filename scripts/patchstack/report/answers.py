@@ -86,6 +86,8 @@ def _raised(signal: Signal, issue: Issue | None) -> IssueStep | None:
         return IssueStep(Act.OPEN, None, signal.key, signal.title, signal.body)
     if not issue.open:
         return IssueStep(Act.REOPEN, issue.number, signal.key, signal.title, signal.body)
+    if signal.stays and signal_of(issue.body) == signal_of(signal.body):
+        return None
     if (_plain(issue.title), _plain(issue.body)) == (_plain(signal.title), _plain(signal.body)):
         return None
     return IssueStep(Act.EDIT, issue.number, signal.key, signal.title, signal.body)

@@ -86,7 +86,13 @@ def held(line: LedgerLine) -> Line:
 
 
 def bars_section(bars: Sequence[tuple[str, Bar]]) -> tuple[Section, ...]:
-    """What is in force, each with the rollback that it is from; nothing where nothing is barred."""
+    """What is in force, each with the rollback or the red night that it is from; nothing where nothing is barred."""
     shown = bars[:ROWS]
-    items = tuple((*bar_said(bar), "; since rollback ", Quoted(rollback)) for rollback, bar in shown)
+    rollbacks = {barrer for barrer, bar in bars if bar.kind is Barring.PLAN}  # no night bars a plan
+    items = tuple((*bar_said(bar), *_since(barrer, rollback=barrer in rollbacks)) for barrer, bar in shown)
     return (Section(BARRED, items=items, more=words.more(len(bars) - len(shown))),) if bars else ()
+
+
+def _since(barrer: str, *, rollback: bool) -> Line:
+    """Of a head alone it is not known here who barred it: a night, or a rollback whose plan somebody has released."""
+    return ("; since rollback " if rollback else "; since ", Quoted(barrer))

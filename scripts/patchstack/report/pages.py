@@ -10,28 +10,31 @@ from patchstack.model import (
     Promotion,
     Verdicts,
 )
-from patchstack.report import hotfix, image_words, loss_words, operator, sections, words
+from patchstack.report import blame_words, hotfix, image_words, loss_words, measure_words, operator, sections, words
 from patchstack.report.page import Line, Page, Prose, Quoted, Section, Table
 
 
 def night_page(report: NightReport) -> Page:
     composition = report.composition
     left_out = composition.left_out if composition else report.left_out
-    parts: list[Section] = []
+    parts: list[Section] = [*blame_words.sections(report)]
     if composition:
         parts.append(sections.included(composition.included))
     parts += sections.left_out(left_out)
     parts += loss_words.section(report.losses)
     parts += image_words.section(report.image, report.image_tests)
     if composition and not report.nothing_to_do:
-        parts += sections.tests(report.tests)
+        parts += sections.tests(report.tests, report.quarantined_green)
+        parts += measure_words.section(report.measures)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
     parts += operator.bars_section(report.bars)
     parts += sections.range_diffs(report.previous, report.range_diffs)
     parts += sections.asked(report.asked)
     parts += sections.timings(report.timings)
     parts += sections.notes(report.notes)
-    return Page(words.night_title(report.night, report.lane, report.headline), _night_lead(report), tuple(parts))
+    but = blame_words.without_the_guilty(report)
+    title = words.night_title(report.night, report.lane, report.headline, exclusions=but)
+    return Page(title, _night_lead(report), tuple(parts))
 
 
 def _night_lead(report: NightReport) -> tuple[Line, ...]:
@@ -43,6 +46,7 @@ def _night_lead(report: NightReport) -> tuple[Line, ...]:
     if report.failure:
         lines.append(words.failed(report.exit_code))
         lines += [(Prose(problem),) for problem in report.failure.splitlines()]
+    lines += blame_words.lead(report)
     if report.promotion:
         lines += [words.moved(report.promotion), words.tagged(report.promotion.line.tag)]
     elif not report.nothing_to_do:
@@ -69,7 +73,7 @@ def composition_page(composition: Composition, run: str) -> Page:
 
 
 def guards_page(report: GuardReport, verdicts: Verdicts) -> Page:
-    parts = (*sections.tests(report), *sections.verdicts(verdicts.verdicts, None))
+    parts = (*sections.tests(report, ()), *sections.verdicts(verdicts.verdicts, None))
     return Page(words.guards_title(report.lane), (), parts)
 
 

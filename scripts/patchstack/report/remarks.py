@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from patchstack.config import NIGHTLY
 from patchstack.model import Kind, LeftOut, NightReport, Outcome, Reason, Status, Topic
-from patchstack.report import words
+from patchstack.report import blame_words, words
 from patchstack.report.fit import cut, fitted
 from patchstack.report.marker import PullMarker, digest
 from patchstack.report.page import Badge, Line, Page, Prose, Quoted, Section
@@ -97,7 +97,10 @@ def _included(report: NightReport, place: Place) -> Iterator[Remark]:
         elif before.get(topic.name) == topic.head:
             yield _still_in_deploy(report, topic, place)
         elif report.composition and report.exit_code:
-            yield _not_shipped(report, topic, place)
+            if blame_words.confirmed(report, topic.name, topic.head):
+                yield _guilty(report, topic, "", place)
+            else:
+                yield _not_shipped(report, topic, place)
 
 
 def _in_deploy(report: NightReport, topic: Topic, place: Place) -> Remark:
@@ -158,6 +161,8 @@ def _not_shipped(report: NightReport, topic: Topic, place: Place) -> Remark:
 
 
 def _left_out(report: NightReport, item: LeftOut, place: Place) -> Remark:
+    if item.reason is Reason.GUILTY:
+        return _guilty(report, item, item.detail, place)
     others: Line = (" ", *place.names(item.twins)) if item.twins else ()
     head: Line = (Badge(_SAYS[item.outcome]), ": ", words.reason(item), *others, ".")
     lead: list[Line] = [(Prose(item.detail[:1].upper() + item.detail[1:]),)] if item.detail else []
@@ -174,6 +179,39 @@ def _left_out(report: NightReport, item: LeftOut, place: Place) -> Remark:
     newer = item.newer_head if admitted else None
     state = digest(item.outcome, item.reason, sorted(item.twins), sorted(item.files), admitted, newer)
     return _remark(report, item.name, state, (head, lead), about, place)
+
+
+def _guilty(report: NightReport, item: Topic | LeftOut, detail: str, place: Place) -> Remark:
+    """Of a set that fails only together, one is told; in the nights after it the state is the same."""
+    found = blame_words.confirmed(report, item.name, item.head)
+    lead: list[Line] = []
+    if found:
+        blame, finding = found
+        guards = blame_words.tests(finding.tests, dict(blame.tests))
+        others = [suspect.name for suspect in finding.suspects[:-1]]
+        together: Line = (" together with ", *place.names(others)) if others else ()
+        lead.append(
+            (
+                *("With this pull request at ", words.short(item.head), *together, " night ", Quoted(report.night)),
+                *(" is red, and without it is not: ", *guards, "."),
+            )
+        )
+        lead += blame_words.evidence(blame, finding)
+    elif detail:
+        lead.append((Prose(detail[:1].upper() + detail[1:]),))
+    if isinstance(item, LeftOut):
+        lead.append(("The rest of the night goes on without it.",))
+    release = Quoted(f"patchstack release-hold '{item.name}'")
+    lead.append(
+        (
+            "It comes back by itself with a mended head that is admitted. Where it is not to blame an operator lets ",
+            *("this very head in again: ", release, "."),
+        )
+    )
+    if item.newer_head:
+        lead.append(("This is about ", words.short(item.head), ", which was admitted; its newer head is not."))
+    state = digest(Reason.GUILTY, item.head, item.newer_head)
+    return _remark(report, item.name, state, ((Badge("Found guilty of a red night"), "."), lead), [], place)
 
 
 def _remark(

@@ -18,7 +18,7 @@ from patchstack.model import (
     TreeRun,
     Verdict,
 )
-from patchstack.report import words
+from patchstack.report import steady_words, words
 from patchstack.report.inert import visible_lines
 from patchstack.report.page import Badge, Block, Line, Prose, Quoted, Section, Table
 from patchstack.report.rangediff import CHANGED, GONE, NEW, UNCHANGED
@@ -27,6 +27,8 @@ ROWS = 30
 """How many rows, items or blocks a section shows before it points to the JSON."""
 DIFF_LINES = 60
 DIFF_WIDTH = 240
+
+_TOLD_ELSEWHERE = {GuardOutcome.PASS, GuardOutcome.QUARANTINED}
 
 Item = TypeVar("Item")
 
@@ -67,7 +69,7 @@ def left_out(items: Sequence[LeftOut]) -> tuple[Section, ...]:
     return tuple(sections)
 
 
-def tests(report: GuardReport | None) -> tuple[Section, ...]:
+def tests(report: GuardReport | None, green_nights: Sequence[tuple[str, int]]) -> tuple[Section, ...]:
     if report is None:
         return (Section(words.PROOFS, (words.NO_TESTS,)),)
     shown, more = _cut(report.proofs)
@@ -81,12 +83,12 @@ def tests(report: GuardReport | None) -> tuple[Section, ...]:
         for proof in shown
     )
     proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
-    return (*([proofs] if rows else []), *trials(report))
+    return (*([proofs] if rows else []), *trials(report, green_nights))
 
 
-def trials(report: GuardReport) -> tuple[Section, ...]:
-    """What the proofs rest on: the mutants, the guards, and what did not run."""
-    return (*_mutants(report), _guards(report), *_not_run(report))
+def trials(report: GuardReport, green_nights: Sequence[tuple[str, int]] = ()) -> tuple[Section, ...]:
+    """What the proofs rest on: the mutants, the guards, those that said two things, and what did not run."""
+    return (*_mutants(report), _guards(report), *steady_words.sections(report, green_nights), *_not_run(report))
 
 
 def _mutants(report: GuardReport) -> tuple[Section, ...]:
@@ -151,12 +153,15 @@ def _guards(report: GuardReport) -> Section:
 
 
 def not_green(report: GuardReport) -> list[Line]:
-    """Without its patch a guard is meant to fail; anywhere else whatever is not green has its reason told."""
+    """Without its patch a guard is meant to fail; anywhere else whatever is not green has its reason told.
+
+    What is in quarantine is told there.
+    """
     return [
         words.not_green(run.label, result)
         for run in report.runs
         for result in run.results
-        if result.outcome is not GuardOutcome.PASS and not run.mutant and (result.control or _has_every_patch(run))
+        if result.outcome not in _TOLD_ELSEWHERE and not run.mutant and (result.control or _has_every_patch(run))
     ]
 
 

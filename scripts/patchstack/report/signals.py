@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from patchstack.errors import EXIT_CODES
 from patchstack.model import Composition, LedgerLine, LeftOut, NightReport, Reason, Sha, Status, Topic
-from patchstack.report import operator, words
+from patchstack.report import advice, blame_words, measure_words, operator, steady_words, words
 from patchstack.report.fit import cut, fitted
 from patchstack.report.markdown import inline
 from patchstack.report.marker import SignalMarker
@@ -20,15 +20,15 @@ from patchstack.report.place import Place
 from patchstack.report.sections import not_green
 from patchstack.report.status import SignView, StatusView
 
-CONFLICT, PATCH = "conflict", "patch"
+CONFLICT, PATCH, GUILTY = "conflict", "patch", "guilty"
 """What the key of a signal of one topic or pair begins with."""
-RED, NO_NIGHT, OVERDUE, HOLD = "red-night", "no-night", "overdue", "hold"
+RED, NO_NIGHT, OVERDUE, HOLD, UNSTEADY = "red-night", "no-night", "overdue", "hold", "unsteady-guards"
 """The keys of those that a lane has once."""
 _BASE = "~base"
 """Stands in a key for the base, as a name that no topic can have."""
 
 WHO, WHAT_TO_DO, FAILURE = "Who", "What to do", "What stopped it"
-NOT_GREEN = "Not green"
+NOT_GREEN, FLAKY = "Not green", "Flaky"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Signal:
     """One line of Markdown."""
     body: str
     """Markdown, its marker first."""
+    stays: bool = False
+    """An open issue with an equal marker is left as it is: the night that opened it knew more."""
 
 
 def signals(report: NightReport, place: Place) -> tuple[Signal, ...]:
@@ -45,10 +47,13 @@ def signals(report: NightReport, place: Place) -> tuple[Signal, ...]:
     made: list[Signal] = []
     if report.composition:
         made += _conflicts(report.composition, place)
+        made += _guilty(report, report.composition, place)
     if report.refused:
         made.append(_refused(report, report.refused.patch, report.refused.files, place))
     elif report.exit_code:
         made.append(_red(report, place))
+    if steady_words.worth_an_issue(report):
+        made.append(_unsteady(report))
     if report.held:
         made.append(_held(report.lane, report.held))
     return tuple({signal.key: signal for signal in made}.values())
@@ -70,6 +75,10 @@ def gone(report: NightReport, marker: SignalMarker) -> str | None:
     kind, _, _ = marker.key.partition(":")
     if kind == CONFLICT and report.composition and not report.hotfix:  # which was asked for a few alone
         said: Line = (" merged what there is without this conflict.",)
+    elif kind == GUILTY and report.composition and not report.hotfix:
+        said = (" left out nothing of that name for a red guard.",)
+    elif kind == UNSTEADY and report.tests and report.verdicts:
+        said = (" had no flaky guard, and none in quarantine.",)
     elif kind == PATCH and (report.composition or report.nothing_to_do):
         said = (" composed every patch that it needs.",)
     elif kind == RED and green and report.promotion:
@@ -200,8 +209,10 @@ def _red(report: NightReport, place: Place) -> Signal:
         sections = (
             Section(FAILURE, items=failure, more=more),
             Section(words.VERDICTS, items=verdicts, more=more_verdicts),
+            *_findings(report, rows, place),
             Section(NOT_GREEN, items=guards, more=more_guards),
-            Section(WHAT_TO_DO, items=(_what_to_do(report.exit_code),)),
+            _metrics(report, rows),
+            Section(WHAT_TO_DO, items=advice.what_to_do(report)),
         )
         return _page(lead, (*sections, place.run()))
 
@@ -216,24 +227,70 @@ def _moved(report: NightReport) -> Line:
     return ("Nothing was moved: what is deployed stays night ", Quoted(words.content(report.previous)), ".")
 
 
-def _what_to_do(exit_code: int) -> Line:
-    page: Line = (
-        Quoted("docs/operators.md"),
-        f" says under “When a night is not green” what exit code {exit_code} asks",
-    )
-    if exit_code != 1:
-        return (*page, ".")
-    return (
-        "Find out who did it by leaving things out: ",
-        Quoted("patchstack test --suite SLUG --without OTHER"),
-        " for a patch, an entry under ",
-        Quoted("skip"),
-        " in ",
-        Quoted("deploy.yaml"),
-        " for a pull request. ",
-        *page,
-        ".",
-    )
+# --- what was found out about it ---
+
+
+def _findings(report: NightReport, rows: int, place: Place) -> Iterator[Section]:
+    every = blame_words.rounds(report.blame)
+    for number, blame in enumerate(every, 1):
+        which = f", round {number}" if len(every) > 1 else ""
+        items, more = cut(blame_words.findings(report, blame, place.name), rows)
+        yield Section(f"{blame_words.BLAME}{which}", items=items, more=more)
+
+
+def _metrics(report: NightReport, rows: int) -> Section:
+    items, more = cut(measure_words.worse(report.measures), rows)
+    return Section(measure_words.TITLE, items=items, more=more)
+
+
+# --- whom nobody else tells ---
+
+
+def _guilty(report: NightReport, composition: Composition, place: Place) -> Iterator[Signal]:
+    """Patches, and pull requests of other repositories; a pull request of the fork has a comment."""
+    for item in composition.left_out:
+        if item.reason is Reason.GUILTY and not item.name.startswith("#"):
+            yield _guilty_one(report, item, place)
+
+
+def _guilty_one(report: NightReport, item: LeftOut, place: Place) -> Signal:
+    key = f"{GUILTY}:{item.name}"
+    title: Line = ("Lane ", Quoted(report.lane), ": ", Quoted(item.name), " makes guards red, and is left out")
+    who: Line = (place.name(item.name), *_about(item.title, item.author, item.head))
+    found = blame_words.confirmed(report, item.name, item.head)
+
+    def page(rows: int) -> Page:
+        evidence = blame_words.evidence(*found) if found else ()
+        with_others: tuple[Line, ...] = (("Only together with ", *place.names(item.twins), "."),) if item.twins else ()
+        said, more = cut([who, *with_others, *([(Prose(item.detail),)] if item.detail else []), *evidence], rows)
+        lead: Line = ("The night leaves it out at this commit, and ships the rest. Mended, it comes back by itself.",)
+        return _page(lead, (Section(WHO, items=said, more=more),))
+
+    marker = SignalMarker(report.lane, key, item.head or "")
+    return Signal(key, inline(title), fitted(marker, page), stays=found is None)
+
+
+# --- guards that are no judges for now ---
+
+
+def _unsteady(report: NightReport) -> Signal:
+    assert report.tests
+    title: Line = ("Lane ", Quoted(report.lane), ": guards are flaky, or in quarantine")
+    flaky = steady_words.flaky(report.tests)
+    excused = steady_words.quarantined(report.tests, dict(report.quarantined_green))
+
+    def page(rows: int) -> Page:
+        first, more = cut(flaky, rows)
+        second, more_excused = cut(excused, rows)
+        lead: Line = ("A guard that passes and fails on one tree proves nothing, and one in quarantine holds nothing.",)
+        sections = (
+            Section(FLAKY, items=first, more=more),
+            Section(steady_words.QUARANTINE, items=second, more=more_excused),
+            Section(WHAT_TO_DO, items=(advice.UNSTEADY,)),
+        )
+        return _page(lead, sections)
+
+    return Signal(UNSTEADY, inline(title), fitted(SignalMarker(report.lane, UNSTEADY), page))
 
 
 # --- what an operator said ---

@@ -39,6 +39,14 @@ _STYLES = {
     "broken": "red",
     "alive": "red",
     "INCOMPLETE": "bold yellow",
+    "CONFIRMED": "bold red",
+    "NARROWED": "bold yellow",
+    "FLAKY": "bold yellow",
+    "INFRA": "bold yellow",
+    "flaky": "bold yellow",
+    "quarantined": "bold yellow",
+    "warn": "bold yellow",
+    "expired": "red",
 }
 
 

@@ -77,6 +77,7 @@ _WITH_TWINS: dict[str, str] = {
     Reason.CARRIER_LEFT_OUT: "its carrier is left out:",
     Reason.CONTAINS_DEPLOY: "contains a deploy commit of",
     Reason.CARRIES_BLOCKED: "carries commits of the blocked",
+    Reason.GUILTY: "found guilty of a red night, only together with",
 }
 
 _MANY = 5
@@ -128,8 +129,10 @@ def age(age_s: int) -> str:
 # --- a night ---
 
 
-def night_title(night: str, lane: str, headline: Status) -> Line:
-    return ("Night ", Quoted(night), ", lane ", Quoted(lane), ": ", Badge(headline.value))
+def night_title(night: str, lane: str, headline: Status, *, exclusions: bool = False) -> Line:
+    """``exclusions``: it was red with those that it has left out, and the rest is not."""
+    but = (" with exclusions",) if exclusions else ()
+    return ("Night ", Quoted(night), ", lane ", Quoted(lane), ": ", Badge(headline.value), *but)
 
 
 def on_base(base: Base) -> Line:
@@ -300,15 +303,16 @@ def verdict(item: Verdict, moved_channels: Sequence[str] | None) -> Line:
     did = ""
     if moved_channels is not None:
         did = ", moved" if item.channel in moved_channels else ", not moved"
-    reasons = joined([(Prose(reason),) for reason in item.reasons[:_MANY]])
-    rest = more(len(item.reasons) - _MANY)
-    why: Line = (": ", *reasons, *((f"; {rest}",) if rest else ())) if item.reasons else ()
-    skipped: Line = ()
-    if item.skipped_by_rule:
-        rules = joined([(Prose(rule),) for rule in item.skipped_by_rule[:_MANY]])
-        rest = more(len(item.skipped_by_rule) - _MANY)
-        skipped = (" (skipped by rule: ", *rules, *((f"; {rest}",) if rest else ()), ")")
-    return (Quoted(item.channel), " ", Badge(item.status.value), did, *why, *skipped)
+    why: Line = (": ", *_few(item.reasons)) if item.reasons else ()
+    warned: Line = (" (warned: ", *_few(item.warnings), ")") if item.warnings else ()
+    skipped: Line = (" (skipped by rule: ", *_few(item.skipped_by_rule), ")") if item.skipped_by_rule else ()
+    return (Quoted(item.channel), " ", Badge(item.status.value), did, *why, *warned, *skipped)
+
+
+def _few(sentences: Sequence[str]) -> Line:
+    shown = joined([(Prose(said),) for said in sentences[:_MANY]])
+    rest = more(len(sentences) - _MANY)
+    return (*shown, *((f"; {rest}",) if rest else ()))
 
 
 # --- range-diff ---

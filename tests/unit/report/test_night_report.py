@@ -14,7 +14,7 @@ from patchstack.report.markdown import render_markdown
 from patchstack.report.terminal import make_console, render_terminal
 from patchstack.store import decode, encode
 
-from . import fixed_night
+from . import fixed_blame, fixed_night
 
 GOLDEN = Path(__file__).with_name("golden")
 TOO_MUCH = "2 of what night 20261120T020000Z had are missing, and max_lost in deploy.yaml allows 1; nothing was moved:"
@@ -39,6 +39,8 @@ NIGHTS = {
         verdicts=(),
         range_diffs=(),
     ),
+    "shipped": fixed_blame.SHIPPED,
+    "blamed": fixed_blame.RED,
     "first": replace(
         fixed_night.NIGHT,
         previous=None,

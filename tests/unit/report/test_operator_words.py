@@ -94,13 +94,15 @@ def test_the_ledger_tells_what_was_taken_back_and_what_operators_said() -> None:
             taken_back=("20261122T020000Z",),
             said=(HOLD, ROLLBACK),
             held=HOLD,
-            bars=(("r", BARS[1]),),
+            bars=(("r", BARS[1]), ("r", BARS[0]), ("n", replace(BARS[1], name="#42"))),
         )
     )
     assert "20261122T020000Z taken back" in " ".join(text.split())
     assert "on hold since 2026-11-20T12:00:00Z" in text
     assert f"{ROLLBACK.at} rollback r: Back to night 20261121T020000Z" in text
     assert "  - #41 at aaaaaaaaaaaa, until it changes or patchstack release-hold '#41'; since rollback r" in text
+    # Only a rollback bars plans; of what bars a head alone, the page does not know what it was.
+    assert "  - #42 at aaaaaaaaaaaa, until it changes or patchstack release-hold '#42'; since n" in text
 
 
 def test_names_of_others_are_shown_letter_by_letter() -> None:
