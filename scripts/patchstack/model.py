@@ -29,6 +29,7 @@ from patchstack.results import Proof as Proof
 from patchstack.results import Quarantined as Quarantined
 from patchstack.results import Sample as Sample
 from patchstack.results import Scenario as Scenario
+from patchstack.results import Shard as Shard
 from patchstack.results import Standing as Standing
 from patchstack.results import TreeRun as TreeRun
 

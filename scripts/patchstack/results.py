@@ -26,6 +26,8 @@ class Attempt:
     outcome: GuardOutcome
     reason: str
     duration_s: float
+    by_machine: bool = False
+    """As `GuardResult.by_machine`."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ class GuardResult:
     kills: tuple[str, ...] = ()
     """The mutants on which it must fail; a guard that names any does not run on a ground."""
     attempts: tuple[Attempt, ...] = ()
-    """Those before this one, oldest first."""
+    """Those before this one, oldest first; of what is flaky all that there were."""
     samples: tuple[Sample, ...] = ()
+    by_machine: bool = False
+    """The process that ran it was killed, or did not get so far: it says nothing of the code under test."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,20 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of a lane's guards that one of several machines has run."""
+
+    number: int
+    """From 1."""
+    count: int
+    files: tuple[str, ...]
+    """Of tests, relative to the repository's root."""
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True)
 class GuardReport:
     lane: str
     bed: str
@@ -139,3 +157,5 @@ class GuardReport:
     """What the guards ran on, as `regress/node.py` says it; empty where no guard measures anything."""
     quarantine: tuple[Quarantined, ...] = ()
     """Every entry of the quarantine that was in force, or had expired, when these guards were judged."""
+    shard: Shard | None = None
+    """None where one machine has run all of them."""
