@@ -303,6 +303,7 @@ class Config(_Part):
                 (lane.branch, f"lanes.{name}.branch"),
                 (f"base/{name}", f"the base of lane {name}"),
                 (f"stack/{name}", f"the stack of lane {name}"),
+                (f"history/{name}", f"the history of lane {name}"),
             ):
                 if branch in owner:
                     raise ValueError(f"branch {branch!r} is both {owner[branch]} and {what}; give each its own")
@@ -324,11 +325,11 @@ class Config(_Part):
 
     @model_validator(mode="after")
     def _sources_are_composed(self) -> Config:
-        deploys = {lane.branch for lane in self.lanes.values()}
+        closed = {lane.branch for lane in self.lanes.values()} | {f"history/{name}" for name in self.lanes}
         for source in self.pulls.sources:
             if isinstance(source, GitHubSource) and source.repo == self.fork.repo:
                 for branch in source.into:
-                    if branch == self.fork.main or branch in deploys:
+                    if branch == self.fork.main or branch in closed:
                         raise ValueError(
                             f"pull requests into {branch!r} of the fork are never composed; take it out of `into` and "
                             "name base/LANE and stack/LANE"

@@ -40,8 +40,8 @@ class Check:
 def branch_checks(survey: Survey, main: str, *, holds_patches: bool) -> tuple[Check, ...]:
     """What the fork's branches say of a first night."""
     found = []
-    blocking = [name for name in ("base", "stack") if name in survey.branches]
-    taken = [name for name in (f"base/{LANE}", f"stack/{LANE}") if name in survey.branches]
+    blocking = [name for name in ("base", "stack", "history") if name in survey.branches]
+    taken = [name for name in (f"base/{LANE}", f"stack/{LANE}", f"history/{LANE}") if name in survey.branches]
     if blocking:
         said = (
             f"branch {blocking[0]} is in the way of {blocking[0]}/{LANE}, which nights publish: rename it on the fork"

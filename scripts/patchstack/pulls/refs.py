@@ -85,6 +85,9 @@ class _Desk:
             why = f"{self.main} holds the patches and the code: it is checked there, and never composed"
             return _refusal(number, title, author, head, Reason.INTO_MAIN, why, Outcome.SKIPPED)
         kind, _, other = cut.target.partition("/")
+        if kind == "history":
+            why = f"{cut.target} holds what nights have measured: cut a branch from base/{self.lane} and open it again"
+            return _refusal(number, title, author, head, Reason.INTO_OTHER, why)
         if kind in {"base", "stack"} and other != self.lane:
             why = f"it was cut from {cut.target}; nights of {self.lane} take what was cut from {kind}/{self.lane}"
             return _refusal(number, title, author, head, Reason.OTHER_LANE, why, Outcome.SKIPPED)
