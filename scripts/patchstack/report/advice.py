@@ -14,6 +14,7 @@ UNSTEADY: Line = (
     Quoted("back"),
     " is so.",
 )
+_FEW = 5
 
 _BY_HAND: Line = (
     "Find out who did it by leaving things out: ",
@@ -42,8 +43,8 @@ _OF_A_KIND: dict[Certainty, Line] = {
         " has it hold nothing.",
     ),
     Certainty.INFRA: (
-        "What fails on the last promoted tree as well: look at the machine, the test bed, and the guards that have ",
-        "changed; then run the night again.",
+        "What fails where nothing has changed, or dies with its machine: look at the machine, the test bed, and the ",
+        "guards that have changed; then run the night again.",
     ),
 }
 
@@ -64,13 +65,15 @@ def _by_findings(report: NightReport) -> tuple[Line, ...]:
     """One line for whoever is guilty and stays, and one for each other kind of finding of the newest round."""
     findings = report.blame.findings if report.blame else ()
     out = set(blame_words.guilty(report))
-    stay = [
+    stay = dict.fromkeys(
         finding.suspects[-1]
         for finding in findings
-        if finding.certainty is Certainty.CONFIRMED and out.isdisjoint(suspect.name for suspect in finding.suspects)
-    ]
+        if finding.certainty is Certainty.CONFIRMED
+        and finding.suspects
+        and out.isdisjoint(suspect.name for suspect in finding.suspects)
+    )
     kinds = {finding.certainty for finding in findings}
-    return (*map(_mend, stay), *(line for kind, line in _OF_A_KIND.items() if kind in kinds))
+    return (*map(_mend, list(stay)[:_FEW]), *(line for kind, line in _OF_A_KIND.items() if kind in kinds))
 
 
 def _mend(suspect: Suspect) -> Line:

@@ -205,15 +205,18 @@ def _answer(probe: Probe) -> Line:
     """One word where all guards say the same; else each outcome with whose it is."""
     if probe.tree is None:
         return (Badge("does not compose"),)
-    by_outcome: dict[GuardOutcome, list[str]] = {}
-    for test, outcome in probe.outcomes:
-        by_outcome.setdefault(outcome, []).append(test)
+    by_outcome: dict[GuardOutcome, dict[str, int]] = {}
+    for test, outcome in probe.outcomes:  # a probe may run each guard more than once
+        of = by_outcome.setdefault(outcome, {})
+        of[test] = of.get(test, 0) + 1
     if not by_outcome:
         return ("no answer",)
     if len(by_outcome) == 1:
-        ((outcome, those),) = by_outcome.items()
-        return (Badge(outcome_said(outcome)), *((f", {len(those)} guards",) if len(those) > 1 else ()))
-    return words.joined([_of_some(outcome, those) for outcome, those in by_outcome.items()])
+        ((outcome, of),) = by_outcome.items()
+        guards = f", {len(of)} guards" if len(of) > 1 else ""
+        runs = f", {max(of.values())} times" if max(of.values()) > 1 else ""
+        return (Badge(outcome_said(outcome)), guards, runs)
+    return words.joined([_of_some(outcome, list(of)) for outcome, of in by_outcome.items()])
 
 
 def _of_some(outcome: GuardOutcome, those: Sequence[str]) -> Line:

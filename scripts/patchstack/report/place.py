@@ -9,6 +9,8 @@ from patchstack.report.page import Line, Link, Part, Quoted, Section
 from patchstack.report.words import joined
 
 _FEW = 5
+_DIGITS = 18
+"""No pull request has a number as long; in an address it would stand uncut."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Place:
         One of another repository is not: GitHub would tell its readers that we spoke of it.
         """
         number = name.removeprefix("#")
-        if name.startswith("#") and number.isascii() and number.isdigit():
+        if name.startswith("#") and number.isascii() and number.isdigit() and len(number) <= _DIGITS:
             return Link(name, f"{self.server}/{self.repo}/pull/{number}")
         return Quoted(name)
 

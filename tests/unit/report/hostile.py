@@ -6,10 +6,21 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+from patchstack.culprits import Blame
 from patchstack.losses import MovedBase
-from patchstack.model import GuardReport, NightReport, RangeDiff, Scenario, Verdict
+from patchstack.measures import Measures
+from patchstack.model import (
+    Attempt,
+    GuardOutcome,
+    GuardReport,
+    NightReport,
+    Quarantined,
+    RangeDiff,
+    Scenario,
+    Verdict,
+)
 
-from . import fixed_night
+from . import fixed_blame, fixed_night
 
 TEXTS = (
     "`", "``", "```", "a`b``c```d", "`@team`@team", "x` @team `y", "`a`` @team", "\\`@team\\`", "`unclosed @team",
@@ -39,9 +50,17 @@ def random_texts(number: int) -> Iterator[str]:
 def night(text: str) -> NightReport:
     """The fixed night with ``text`` wherever somebody from outside can write."""
     composition = fixed_night.COMPOSITION
+    attempts = (Attempt(GuardOutcome.CRASH, text, 1.0),)
     runs = tuple(
         replace(run, results=tuple(replace(result, test=text + result.test, reason=text) for result in run.results))
-        for run in fixed_night.RED_TESTS.runs
+        for run in (*fixed_night.RED_TESTS.runs, replace(fixed_blame.TESTS.runs[0], label=text))
+    )
+    runs = tuple(
+        replace(run, results=tuple(replace(result, attempts=attempts) for result in run.results)) for run in runs
+    )
+    guilty = tuple(
+        replace(fixed_blame.guilty(name, fixed_night.sha("5")), title=text, author=text, detail=text, twins=(text,))
+        for name in ("#51", "sgl-project/sglang#7")
     )
     return replace(
         fixed_night.NIGHT,
@@ -53,7 +72,7 @@ def night(text: str) -> NightReport:
             ),
             left_out=tuple(
                 replace(item, title=text, author=text, detail=text, twins=(text, "#41"), files=(text, text))
-                for item in composition.left_out
+                for item in (*composition.left_out, *guilty)
             ),
         ),
         tests=GuardReport(
@@ -62,8 +81,15 @@ def night(text: str) -> NightReport:
             runs,
             tuple(replace(proof, detail=text, ground=text) for proof in fixed_night.RED_TESTS.proofs),
             (Scenario(text, text),),
+            quarantine=(
+                *(Quarantined(text + item.test, text, text, text, text, text) for item in fixed_blame.QUARANTINE),
+                Quarantined(text, text, text, text, text, text, expired=True),
+            ),
         ),
-        verdicts=tuple(Verdict(item.channel, item.status, (text, text), (text,)) for item in fixed_night.VERDICTS),
+        verdicts=tuple(
+            Verdict(item.channel, item.status, (text, text), (text,), (text, f"x {text}"))
+            for item in fixed_night.VERDICTS
+        ),
         range_diffs=(
             *(RangeDiff(name, "changed", f"1: a ! 1: b {text}\n{text}") for name in ("ib-device-map", "#41")),
             RangeDiff(text, "gone", text),
@@ -79,4 +105,49 @@ def night(text: str) -> NightReport:
         ),
         notes=(text if text.strip() else "nothing", f"x {text}"),
         remote=text,
+        blame=_blame(text),
+        measures=Measures(
+            text,
+            fixed_night.sha("9"),
+            tuple(
+                replace(item, metric=text, unit=text, test=text, detail=text) for item in fixed_blame.MEASURES.measures
+            ),
+            ((text, text),),
+        ),
+        quarantined_green=((text, 3),),
+    )
+
+
+def _blame(text: str) -> Blame:
+    """Two rounds in which everything is called ``text``; but for one suspect, which is a pull request of the night."""
+    first, second = fixed_blame.FIRST, fixed_blame.SECOND
+    return replace(_renamed(second, text, text), before=_renamed(first, text, first.left_out[0]))
+
+
+def _renamed(blame: Blame, text: str, suspected: str) -> Blame:
+    head = fixed_night.sha("5") if suspected != text else text
+    return replace(
+        blame,
+        tests=((text, GuardOutcome.FAIL), (f"x::{text}", GuardOutcome.CRASH)),
+        findings=tuple(
+            replace(
+                finding,
+                tests=(text, f"x::{text}"),
+                suspects=tuple(replace(suspect, name=suspected, head=head) for suspect in finding.suspects),
+                detail=text,
+            )
+            for finding in blame.findings
+        ),
+        probes=tuple(
+            replace(
+                probe,
+                target=text,
+                without=(text,),
+                tree=text,
+                outcomes=((text, GuardOutcome.PASS), (f"x::{text}", GuardOutcome.FAIL)),
+                why=text,
+            )
+            for probe in blame.probes
+        ),
+        left_out=(text, "#51"),
     )

@@ -148,6 +148,9 @@ def test_lists_are_cut_and_say_so() -> None:
             probe(1, "x", FAIL, PASS, GuardOutcome.CRASH, tests=("a", "b", "t.py::c"), why="x"),
             "fail a; pass 1; crash c",
         ),
+        (probe(1, "tonight", FAIL, FAIL, tests=("a", "a"), why="x"), "fail, 2 times"),
+        (probe(1, "tonight", FAIL, FAIL, FAIL, tests=("a", "a", "b"), why="x"), "fail, 2 guards, 2 times"),
+        (probe(1, "tonight", FAIL, PASS, tests=("a", "a"), why="x"), "fail a; pass 1"),
         (replace(probe(1, "tonight", FAIL, why="x"), outcomes=()), "no answer"),
     ],
 )
@@ -264,7 +267,7 @@ def test_the_issue_of_a_red_night_names_what_was_found_and_what_to_do_about_each
     assert [line.partition(":")[0] for line in asked] == [
         "- `zmq-locked-sends` is guilty, and the night could not go on without it",
         "- What is narrowed to several",
-        "- What fails on the last promoted tree as well",
+        "- What fails where nothing has changed, or dies with its machine",
         "- `docs/operators.md` says under “When a night is not green” what exit code 1 asks.",
     ]
 
