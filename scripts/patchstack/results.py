@@ -146,6 +146,15 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Division:
+    """How the guards of a run are divided over machines; decided once, for measured times change with every run."""
+
+    lane: str
+    shards: tuple[tuple[str, ...], ...]
+    """The files of each."""
+
+
+@dataclass(frozen=True)
 class GuardReport:
     lane: str
     bed: str

@@ -2,22 +2,26 @@
 
 The child's environment is an allow-list, and what else it sees, and as whom it runs, is `unprivileged`'s. What it
 says comes back through the record that the bed's pytest plugin writes (`tests/support/testbed/plugin.py`), one JSON
-object a line; what pytest collected and the record does not answer for is `missing`, never green.
+object a line; what pytest collected and the record does not answer for is `missing`, never green. The record is a
+candidate's to write to: it is not read without end, and what no plugin of ours would say is a crash.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import re
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from patchstack import process
 from patchstack.errors import MachineError
-from patchstack.model import GuardOutcome, GuardResult
-from patchstack.regress import unprivileged
+from patchstack.model import GuardOutcome, GuardResult, Sample
+from patchstack.regress import stacks, unprivileged
 from patchstack.regress.suites import Suite
 
 Progress = Callable[[str], None]
@@ -46,6 +50,15 @@ _SAID = {
     "skip": GuardOutcome.MISSING,
 }
 """What the plugin says, and nothing else: a child cannot put itself into quarantine."""
+
+RECORD_BYTES = 64 << 20
+LONGEST_REASON = 2000
+MOST_SAMPLES = 1000
+"""Of one test."""
+_METRIC = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+STACKS_BEFORE_S = 30.0
+"""So long before a child is ended its bed ends it itself, and leaves the stacks of all its processes."""
 
 
 class Place(StrEnum):
@@ -103,10 +116,12 @@ def run_suite(
     *,
     place: Place = Place.COMPOSED,
     mutant: str = "",
+    keep: stacks.Keep | None = None,
 ) -> tuple[GuardResult, ...]:
     """Every test of ``suite`` that says something on ``tree``; the output is kept in ``log``.
 
-    ``place`` is what kind of tree it is, and ``mutant`` the name of the mutant that is on it.
+    ``place`` is what kind of tree it is, and ``mutant`` the name of the mutant that is on it. What did not end in
+    time names the files that ``keep`` has of it.
 
     The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
     it was running and missing if it had not begun.
@@ -114,12 +129,15 @@ def run_suite(
     with unprivileged.cell(root, tree.folder, tree.python, tree.bytecode) as cell:
         options = ["-p", "testbed.plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(root)]
         chosen = {Place.COMPOSED: [], Place.GROUND: ["--ground"], Place.MUTANT: [f"--mutant={mutant}"]}[place]
-        argv = [str(tree.python), "-m", "pytest", "-q", *options, *chosen, "--record", str(cell.record), *suite.paths]
+        options += ["--record", str(cell.record), "--stacks", str(cell.home / stacks.NAME)]
+        options += [f"--part-limit={max(limit_s - STACKS_BEFORE_S, limit_s / 2):g}"]
+        argv = [str(tree.python), "-m", "pytest", "-q", *options, *chosen, *suite.paths]
         environment = child_environment(root, tree, cell.home)
-        ended, cut = "ended", ""
+        ended, cut, killed = "ended", "", False
         try:
             done = process.run(cell.argv(argv), cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
+            killed = done.returncode == -signal.SIGKILL
         except process.ProcessTimeout as late:
             output, ended = late.stdout + late.stderr, f"was ended after {limit_s:.0f} s"
         except process.Stopped as stopped:
@@ -129,8 +147,17 @@ def run_suite(
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(output)
         cell.require_begun()
-        lines = cell.record.read_text(errors="replace").splitlines()
-    return read_record(suite, lines, ended, cut=cut)
+        lines = _lines_of(cell.record)
+        taken = stacks.take(cell.home / stacks.NAME, keep) if keep is not None else {}
+    return read_record(suite, lines, ended, cut=cut, killed=killed, taken=taken)
+
+
+def _lines_of(record: Path) -> list[str]:
+    """Its lines, and one that is none where it is longer than any plugin writes."""
+    with record.open("rb") as stream:
+        text = stream.read(RECORD_BYTES + 1)
+    lines = text[:RECORD_BYTES].decode(errors="replace").splitlines()
+    return [*lines, "{}"] if len(text) > RECORD_BYTES else lines
 
 
 def unanswered(suite: Suite, reason: str) -> tuple[GuardResult, ...]:
@@ -138,43 +165,95 @@ def unanswered(suite: Suite, reason: str) -> tuple[GuardResult, ...]:
     return tuple(GuardResult(path, suite.slug, False, GuardOutcome.MISSING, 0.0, reason) for path in suite.paths)
 
 
-def read_record(suite: Suite, lines: Iterable[str], ended: str, *, cut: str = "") -> tuple[GuardResult, ...]:
+@dataclass
+class _Heard:
+    """What the lines of a record have said so far."""
+
+    collected: dict[str, None] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
+    left_out: int = 0
+    results: dict[str, GuardResult] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    out_of_time_s: float | None = None
+    stacks: Sequence[object] = ()
+
+
+@dataclass(frozen=True)
+class _End:
+    """How the process ended, for what it has not answered."""
+
+    said: str
+    late: bool
+    cut: str
+    killed: bool
+    stacks: str
+
+
+def read_record(
+    suite: Suite,
+    lines: Iterable[str],
+    ended: str,
+    *,
+    cut: str = "",
+    killed: bool = False,
+    taken: Mapping[str, str] | None = None,
+) -> tuple[GuardResult, ...]:
     """The record as results, with everything that was collected and not answered for as `missing`.
 
-    A line is ``{"collected": [...]}``, ``{"left_out": [...]}``, ``{"started": id}`` or a result. A torn last
-    line (the process was killed while it wrote) is not a result; anything else that is none of these, and a
-    second answer of one test, is a crash: somebody else than the plugin has written here.
+    A line is ``{"collected": [...]}``, ``{"left_out": [...]}``, ``{"started": id}``, a sample, a result, or that the
+    whole run was out of time. A torn last line (the process was killed while it wrote) is not a result; anything
+    else that is none of these, and a second answer of one test, is a crash: somebody else than the plugin has
+    written here.
 
     ``cut`` is why we ended the process ourselves: then a test that was running is no crash, but missing for it.
+    ``killed``: it was ended by SIGKILL, which is what a machine without memory does. ``taken`` are the files with
+    stacks that there are, and how results name them.
     """
-    collected: dict[str, None] = {}
-    started: set[str] = set()
-    left_out: list[str] = []
-    results: dict[str, GuardResult] = {}
-    broken: list[GuardResult] = []
+    heard, broken = _Heard(), []
+    files = taken or {}
     whole = list(lines)
     for number, line in enumerate(whole, start=1):
         entry = _entry(line)
-        match entry:
-            case {"collected": list(tests)}:
-                collected.update(dict.fromkeys(map(str, tests)))
-            case {"left_out": list(tests)}:
-                left_out += map(str, tests)
-            case {"started": str(test)}:
-                started.add(test)
-            case {"test": str(test), "outcome": str(said), **more} if said in _SAID:
-                result = _result(suite, test, _SAID[said], more)
-                if test in results:
-                    result = replace(result, outcome=GuardOutcome.CRASH, reason="it answered twice")
-                results[test] = result
-            case _:
-                if entry is not None or number < len(whole):
-                    broken.append(_damaged(suite, number))
-    broken += [result for test, result in results.items() if test not in collected]
-    answered = [results.get(test) or _unanswered(suite, test, test in started, ended, cut) for test in collected]
-    if not answered and not broken and not left_out:
-        broken = [*unanswered(suite, cut or f"nothing was collected; pytest {ended}")]
+        if not _hear(suite, heard, entry, files) and (entry is not None or number < len(whole)):
+            broken.append(_damaged(suite, number))
+    broken += [result for test, result in heard.results.items() if test not in heard.collected]
+    late = heard.out_of_time_s is not None
+    said = f"was ended after {heard.out_of_time_s:.0f} s" if late else ended
+    end = _End(said, late or "after" in ended, cut, killed and not late, _named(heard.stacks, files))
+    answered = [heard.results.get(test) or _unanswered(suite, test, heard, end) for test in heard.collected]
+    if not answered and not broken and not heard.left_out:
+        nothing = cut or f"nothing was collected; pytest {said}{end.stacks}"
+        broken = [replace(result, by_machine=end.killed) for result in unanswered(suite, nothing)]
     return (*answered, *broken)
+
+
+def _hear(suite: Suite, heard: _Heard, entry: object, taken: Mapping[str, str]) -> bool:
+    """Take in one line; False where the plugin would not say it."""
+    match entry:
+        case {"collected": list(tests)}:
+            heard.collected.update(dict.fromkeys(map(str, tests)))
+        case {"left_out": list(tests)}:
+            heard.left_out += len(tests)
+        case {"started": str(test)}:
+            heard.started.add(test)
+        case {"sample": {"test": str(test), "metric": str(metric), "value": value, **more}} if not more:
+            number = _finite(value)
+            mine = heard.samples.setdefault(test, [])
+            runs = test in heard.started and test not in heard.results
+            if number is None or not runs or not _METRIC.fullmatch(metric) or len(mine) == MOST_SAMPLES:
+                return False
+            mine.append(Sample(metric, number))
+        case {"out_of_time_s": seconds, "stacks": list(names)} if _finite(seconds) is not None:
+            heard.out_of_time_s, heard.stacks = _finite(seconds), names
+        case {"test": str(test), "outcome": str(said), **more} if said in _SAID:
+            result = _result(suite, test, _SAID[said], more, taken)
+            result = replace(result, samples=tuple(heard.samples.get(test, ())))
+            if test in heard.results:
+                result = replace(result, outcome=GuardOutcome.CRASH, reason="it answered twice")
+            heard.results[test] = result
+        case _:
+            return False
+    return True
 
 
 def _entry(line: str) -> object:
@@ -186,28 +265,50 @@ def _entry(line: str) -> object:
     return found if found is not None else ()
 
 
+def _finite(value: object) -> float | None:
+    """A number that is one; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
 def _damaged(suite: Suite, line: int) -> GuardResult:
     reason = f"line {line} of the record is not the plugin's"
     return GuardResult(suite.paths[0], suite.slug, False, GuardOutcome.CRASH, 0.0, reason)
 
 
-def _result(suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[object, object]) -> GuardResult:
-    duration, kills = entry.get("duration_s", 0.0), entry.get("kills")
+def _result(
+    suite: Suite, test: str, outcome: GuardOutcome, entry: Mapping[object, object], taken: Mapping[str, str]
+) -> GuardResult:
+    kills, left = entry.get("kills"), entry.get("stacks")
     return GuardResult(
         test=test,
         slug=suite.slug,
         control=bool(entry.get("control", False)),
         outcome=outcome,
-        duration_s=round(float(duration), 3) if isinstance(duration, int | float) else 0.0,
-        reason=str(entry.get("reason", "")),
+        duration_s=round(_finite(entry.get("duration_s")) or 0.0, 3),
+        reason=str(entry.get("reason", ""))[:LONGEST_REASON] + (_named(left, taken) if isinstance(left, list) else ""),
         kills=tuple(map(str, kills)) if isinstance(kills, list) else (),
     )
 
 
-def _unanswered(suite: Suite, test: str, was_running: bool, ended: str, cut: str) -> GuardResult:
-    if cut:
-        return GuardResult(test, suite.slug, False, GuardOutcome.MISSING, 0.0, cut)
-    outcome = GuardOutcome.TIMEOUT if was_running and "after" in ended else GuardOutcome.CRASH if was_running else None
-    if outcome is None:
-        return GuardResult(test, suite.slug, False, GuardOutcome.MISSING, 0.0, f"collected, not run: pytest {ended}")
-    return GuardResult(test, suite.slug, False, outcome, 0.0, f"pytest {ended} while it ran")
+def _named(names: Sequence[object], taken: Mapping[str, str]) -> str:
+    """Where the stacks are; empty where there are none."""
+    here = [taken[name] for name in names if isinstance(name, str) and name in taken]
+    return f"; stacks of every process: {', '.join(here)}" if here else ""
+
+
+def _unanswered(suite: Suite, test: str, heard: _Heard, end: _End) -> GuardResult:
+    runs = test in heard.started
+    if end.cut:
+        outcome, reason = GuardOutcome.MISSING, end.cut
+    elif not runs:
+        outcome, reason = GuardOutcome.MISSING, f"collected, not run: pytest {end.said}{end.stacks}"
+    else:
+        outcome = GuardOutcome.TIMEOUT if end.late else GuardOutcome.CRASH
+        reason = f"pytest {end.said} while it ran{end.stacks}"
+    by_machine = not end.cut and (end.killed or not runs)
+    return GuardResult(test, suite.slug, False, outcome, 0.0, reason, by_machine=by_machine)

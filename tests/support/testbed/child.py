@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from testbed.assertions import is_by_the_test
+from testbed.stacks import write_on_signal
 from testbed.standins import activate
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent ends
@@ -136,7 +137,9 @@ def serve(connection: Connection, log: Path) -> None:
     """Run the function that comes over the line and send what it returned or raised. Never returns."""
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    faulthandler.enable(stacks_path(log).open("w"), all_threads=True)
+    stacks = stacks_path(log).open("w")
+    faulthandler.enable(stacks, all_threads=True)
+    write_on_signal(stacks)
     task: Task = pickle.loads(connection.recv_bytes())
     link = Link(connection)
     threading.Thread(target=link._listen, name="testbed-link", daemon=True).start()

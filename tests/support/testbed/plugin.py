@@ -7,7 +7,9 @@ With ``--record FILE`` it appends one JSON object a line to FILE:
 * ``{"left_out": [node ids]}`` once, if there are any: tests that say nothing on this tree;
 * ``{"sample": {"test": node id, "metric": name, "value": float}}`` for each number that a test measures;
 * for each test ``{"test": node id, "outcome": ..., "control": bool, "kills": [names], "duration_s": float,
-  "reason": str}``, where ``reason`` is the first line of the assertion or exception.
+  "reason": str}``, where ``reason`` is the first line of the assertion or exception; and ``"stacks": [names]`` where
+  it ran into its limit: files in the folder of ``--stacks``;
+* ``{"out_of_time_s": seconds, "stacks": [names]}`` at last, when the whole run did not end within ``--part-limit``.
 
 With ``--mutant NAME`` the tree under test has that mutant, and only the tests run that are marked as killing
 it (``@pytest.mark.kills("NAME")``). With ``--ground`` the tree lacks the patch, and the tests so marked are
@@ -19,7 +21,9 @@ down, another exception, an assertion in the code under test.
 
 A test has 120 s or what ``@pytest.mark.limit(seconds)`` says. At the limit the stacks of this process and of
 all its children go into the report, the children are ended and the next test runs. If the main thread cannot
-be interrupted, the time-out is recorded and the process ends: the tests after it are then missing.
+be interrupted, the time-out is recorded and the process ends: the tests after it are then missing. With
+``--stacks FOLDER`` those of every process that the run has started go into a file there (`testbed.stacks`), and at
+``--part-limit SECONDS``, at which the whole run ends, again.
 
 In the bed (``PATCHSTACK_TREE`` is set) the whole run moves into a network of its own and turns the stand-ins
 on, before anything else is imported.
@@ -31,9 +35,11 @@ import faulthandler
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -41,7 +47,7 @@ from typing import Any
 
 import pytest
 
-from testbed import network
+from testbed import network, stacks
 from testbed.assertions import is_by_the_test
 from testbed.device import Device, device
 from testbed.kvcm_manager import KvcmManager
@@ -59,6 +65,12 @@ TEARDOWN_LIMIT_S = 30.0
 STUCK_AFTER_S = 60.0
 """How long after its limit a test that cannot be interrupted ends this process."""
 
+OTHERS_LIMIT_S = 3.0
+"""How long processes that nobody knows of may take to write their stacks, within `TEARDOWN_LIMIT_S`."""
+
+LONGEST_NAME = 80
+"""How much of a test's name is in that of the file with its stacks, in characters."""
+
 STUCK_EXIT_CODE = 86
 
 
@@ -70,24 +82,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, metavar="FILE", help="append each test's outcome to FILE, as JSON lines")
     parser.addoption("--ground", action="store_true", help="leave out the tests that kill mutants")
     parser.addoption("--mutant", metavar="NAME", help="run only the tests that kill this mutant")
+    parser.addoption("--stacks", type=Path, metavar="FOLDER", help="where every process was when time was up")
+    parser.addoption("--part-limit", type=float, metavar="SECONDS", help="end the run after this, and leave stacks")
     parser.addoption("--fresh", action="store_true", help="start each child in a fresh interpreter, fork none")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "control: must pass with the patch and without it")
     config.addinivalue_line("markers", "kills(*names): fails by its own assertion on these mutants of its patch")
-    config.addinivalue_line("markers", "lane(name): which lane runs it; read without importing the file")
+    config.addinivalue_line("markers", "lane(name, ...): where it runs and for whom; read without importing the file")
     config.addinivalue_line("markers", f"limit(seconds): the test's time limit, {DEFAULT_LIMIT_S:.0f} s by default")
     # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
     config.addinivalue_line("filterwarnings", "default")
     if os.environ.get("PATCHSTACK_TREE"):
         config.stash[_NETWORK] = network.make_private()
+    os.environ[stacks.MARK] = f"{os.getpid()}-{time.monotonic_ns()}"
     activate()
     config.stash[_ENVIRONMENT] = dict(os.environ)
     record = Record(config.getoption("--record"))
+    left = Stacks(config.getoption("--stacks"))
     config.pluginmanager.register(Selection(record, config.getoption("--ground"), config.getoption("--mutant")))
     config.pluginmanager.register(record, "testbed-record")
-    config.pluginmanager.register(Limits(record), "testbed-limits")
+    config.pluginmanager.register(Limits(record, left), "testbed-limits")
+    if config.getoption("--part-limit") is not None:
+        left.look_out(config.getoption("--part-limit"), config.getoption("--record"))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -187,9 +205,13 @@ def transformers_says(
 
 @pytest.fixture(scope="session")
 def _servers_of_all_tests(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, warm: WarmProcesses | None
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Path,
+    warm: WarmProcesses | None,
 ) -> Iterator[SharedServers]:
     ports, started = Ports(), Programs(tmp_path_factory.mktemp("shared"), warm)
+    request.config.stash[_SHARED] = started
     yield SharedServers(started, ports, tiny_model)
     started.close()
     ports.close()
@@ -208,6 +230,7 @@ _EXIT_STATUS = pytest.StashKey[int]()
 _NETWORK = pytest.StashKey[str]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 _WARM = pytest.StashKey[WarmProcesses]()
+_SHARED = pytest.StashKey[Programs]()
 
 
 def _processes_of(item: pytest.Item) -> list[Children | Programs]:
@@ -250,12 +273,17 @@ class Record:
         self._controls: set[str] = set()
         self._kills: dict[str, tuple[str, ...]] = {}
         self._limits_hit: dict[str, float] = {}
+        self._stacks: dict[str, list[str]] = {}
 
     def limit_hit(self, test: str, limit_s: float) -> None:
         self._limits_hit[test] = limit_s
 
     def left_out(self, tests: Sequence[str]) -> None:
         self._write({"left_out": list(tests)})
+
+    def stacks_left(self, test: str, names: list[str]) -> None:
+        """Where they are, by the names of their files; none where nobody keeps them."""
+        self._stacks[test] = names
 
     def sample(self, test: str, metric: str, value: float) -> None:
         """A number that a test has measured, before its answer."""
@@ -315,6 +343,7 @@ class Record:
                 "kills": list(self._kills.get(test, ())),
                 "duration_s": round(duration_s, 3),
                 "reason": first_line,
+                **({"stacks": self._stacks[test]} if self._stacks.get(test) else {}),
             }
         )
 
@@ -336,8 +365,9 @@ def _judge(phase: str, error: BaseException) -> tuple[str, str]:
 class Limits:
     """One timer a test: a signal that interrupts the main thread, and a thread for when that cannot be done."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, left: Stacks) -> None:
         self._record = record
+        self._left = left
         self._item: pytest.Item | None = None
         self._phase: str | None = None
         self._limit_s = DEFAULT_LIMIT_S
@@ -346,7 +376,7 @@ class Limits:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         mark = item.get_closest_marker("limit")
         self._item, self._limit_s = item, float(mark.args[0]) if mark else DEFAULT_LIMIT_S
-        watchdog = threading.Timer(self._limit_s + STUCK_AFTER_S, self._give_up, [item.nodeid, self._limit_s])
+        watchdog = threading.Timer(self._limit_s + STUCK_AFTER_S, self._give_up, [item, self._limit_s])
         watchdog.daemon = True
         before = signal.signal(signal.SIGALRM, self._ring)
         signal.setitimer(signal.ITIMER_REAL, self._limit_s)
@@ -384,17 +414,75 @@ class Limits:
             return
         signal.setitimer(signal.ITIMER_REAL, TEARDOWN_LIMIT_S)
         self._record.limit_hit(self._item.nodeid, self._limit_s)
-        self._item.add_report_section(self._phase, "stacks of this process at the limit", _stacks_of_this_process())
-        for started in _processes_of(self._item):
-            self._item.add_report_section(self._phase, "stacks of the children at the limit", started.abort())
+        described, own = self._left.described(), _stacks_of_this_process()
+        self._item.add_report_section(self._phase, "stacks of this process at the limit", own)
+        others = self._left.others(self._item)
+        said = [started.abort() for started in _processes_of(self._item)]
+        for text in said:
+            self._item.add_report_section(self._phase, "stacks of the children at the limit", text)
+        self._record.stacks_left(self._item.nodeid, self._left.leave(self._item, described, own, *said, others))
         raise LimitReached(f"{self._item.nodeid} did not end within {self._limit_s:.0f} s")
 
-    def _give_up(self, nodeid: str, limit_s: float) -> None:
+    def _give_up(self, item: pytest.Item, limit_s: float) -> None:
         """Runs in the watchdog's thread."""
-        print(f"{nodeid} cannot be interrupted; this process ends", file=sys.__stderr__)
+        print(f"{item.nodeid} cannot be interrupted; this process ends", file=sys.__stderr__)
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
-        self._record.stuck(nodeid, limit_s)
+        texts = self._left.described(), _stacks_of_this_process(), self._left.others(None)
+        self._record.stacks_left(item.nodeid, self._left.leave(item, *texts))
+        self._record.stuck(item.nodeid, limit_s)
         os._exit(STUCK_EXIT_CODE)
+
+
+class Stacks:
+    """Files that say where every process was when time was up; none without a folder for them."""
+
+    def __init__(self, folder: Path | None) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._mark = os.environ[stacks.MARK]
+        self._count = 0
+
+    def look_out(self, limit_s: float, record: Path) -> None:
+        """Start the process that ends this one after ``limit_s``."""
+        assert self._folder is not None, "--part-limit needs --stacks"
+        stacks.write_on_signal((self._folder / stacks.OF_PYTEST).open("w"))
+        argv = [stacks.__file__, str(os.getpid()), self._mark, str(limit_s), str(self._folder), str(record)]
+        quiet = subprocess.DEVNULL
+        subprocess.Popen([sys.executable, "-I", "-S", *argv], stdin=quiet, stdout=quiet, stderr=quiet)
+
+    def described(self) -> str:
+        """What the kernel says of every process of this run."""
+        return stacks.describe(self._everyone()) if self._folder else ""
+
+    def others(self, item: pytest.Item | None) -> str:
+        """Stacks of those that ``item`` did not start itself, and that no other test needs; None: of all.
+
+        What it did start is stopped, for the next question.
+        """
+        if self._folder is None:
+            return ""
+        known: set[int] = set()
+        spared: set[int] = set()
+        if item is not None:
+            known = {pid for started in _processes_of(item) for pid in started.pids()}
+            spared = item.config.stash[_SHARED].pids() if _SHARED in item.config.stash else set()
+        everyone = self._everyone()
+        stacks.send([process for process in everyone if process.pid in known], signal.SIGSTOP)
+        return stacks.tell([process for process in everyone if process.pid not in known | spared], OTHERS_LIMIT_S)
+
+    def leave(self, item: pytest.Item, *texts: str) -> list[str]:
+        """Write a file, and return its name."""
+        if self._folder is None:
+            return []
+        self._count += 1
+        plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in item.name)
+        name = f"{self._count}-{plain[:LONGEST_NAME]}.txt"
+        (self._folder / name).write_text("\n\n".join(filter(None, texts)) + "\n")
+        return [name]
+
+    def _everyone(self) -> list[stacks.Process]:
+        return stacks.processes_of_run(os.getpid(), self._mark)
 
 
 def _stacks_of_this_process() -> str:

@@ -339,6 +339,10 @@ class Children:
         abort(running)
         return "\n".join(f"[{child.name}, process {child.pid}]\n{child.stacks()}" for child in running)
 
+    def pids(self) -> set[int]:
+        """The processes that were started, those that they started not among them."""
+        return {child.pid for child in self._children if not child.ended}
+
     def logs(self) -> list[tuple[str, str]]:
         """The end of each child's output, by name."""
         return [(child.name, tail(child.log)) for child in self._children]

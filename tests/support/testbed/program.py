@@ -11,7 +11,6 @@ others (multiprocessing's resource tracker) are ended with them.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import itertools
 import os
 import pickle
@@ -22,8 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -31,10 +29,17 @@ from typing import IO
 
 from testbed.child import Task, die_with_parent
 from testbed.processes import tail
+from testbed.stacks import (
+    STACKS_SIGNAL,
+    Process,
+    exits_of,
+    processes_of_session,
+    send,
+    wait_for_all,
+    write_on_signal,
+    youngest_first,
+)
 from testbed.warm import Forked, NotWarm, WarmProcesses
-
-STACKS_SIGNAL = signal.SIGRTMIN + 5
-"""Tells a process to write its stacks and die. No signal that SGLang, torch or faulthandler itself takes."""
 
 STACKS_FOLDER = "TESTBED_STACKS"
 """Environment variable: the folder in which each process writes its stacks, in a file named by its id."""
@@ -47,22 +52,6 @@ END_LIMIT_S = 10.0
 
 class ProgramEnded(Exception):
     """A program ended where it was to go on; its output is in the message."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process of a program."""
-
-    pid: int
-    parent: int
-    title: str
-    """Its command line or the title that it gave itself, such as ``sglang::scheduler_TP0``."""
-
-    @property
-    def memory_mb(self) -> float:
-        """Resident memory in megabytes (10^6 bytes)."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Program:
@@ -113,11 +102,11 @@ class Program:
         """Kill all of its processes and wait until they are gone."""
         if self.ended:
             return
-        with _exits_of(processes_of_session(self.pid)) as exits:
+        with exits_of(processes_of_session(self.pid)) as exits:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-            _wait_for_all(exits, time.monotonic() + END_LIMIT_S)
+            wait_for_all(exits, time.monotonic() + END_LIMIT_S)
         self.ended = True
         os.close(self._exit)
 
@@ -211,6 +200,10 @@ class Programs:
         """End all that still run and return the stacks of all their processes; for a test whose time is up."""
         return abort([program for program in self._programs if not program.exits_within(0)])
 
+    def pids(self) -> set[int]:
+        """All processes of all programs that are alive."""
+        return {process.pid for program in self._programs for process in program.processes()}
+
     def mark(self) -> None:
         """From now on `logs` shows only what is written from now on."""
         self._seen = {program.name: program.log.stat().st_size for program in self._programs}
@@ -240,13 +233,13 @@ def abort(programs: Sequence[Program]) -> str:
     """
     late = [(program, program.processes()) for program in programs if not program.ended]
     everyone = [process for _, processes in late for process in processes]
-    _signal(everyone, signal.SIGSTOP)
+    send(everyone, signal.SIGSTOP)
     deadline = time.monotonic() + ABORT_LIMIT_S
-    for generation in _youngest_first(everyone):
-        with _exits_of(generation) as exits:
-            _signal(generation, STACKS_SIGNAL)
-            _signal(generation, signal.SIGCONT)
-            _wait_for_all(exits, deadline)
+    for generation in youngest_first(everyone):
+        with exits_of(generation) as exits:
+            send(generation, STACKS_SIGNAL)
+            send(generation, signal.SIGCONT)
+            wait_for_all(exits, deadline)
     stacks = []
     for program, processes in late:
         said = program._read_stacks(processes)
@@ -262,60 +255,9 @@ def enter() -> None:
     folder = os.environ.get(STACKS_FOLDER)
     if folder:
         # SGLang enables the fault handler for itself, on its own output: a signal of ours stays ours.
-        file = (Path(folder) / str(os.getpid())).open("w")
-        faulthandler.register(STACKS_SIGNAL, file, all_threads=True, chain=True)
+        write_on_signal((Path(folder) / str(os.getpid())).open("w"))
 
 
 def end_with_the_test() -> None:
     """For the started process: to be killed when the test run ends, however it ends."""
     die_with_parent()
-
-
-def processes_of_session(leader: int) -> list[Process]:
-    """All processes of a session that are alive, by id."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ProcessLookupError):
-            state, parent, _group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                found.append(Process(int(entry.name), int(parent), title))
-    return sorted(found, key=lambda process: process.pid)
-
-
-def _youngest_first(processes: Sequence[Process]) -> Iterator[list[Process]]:
-    """Children before their parents: SGLang's die with their parent, and then write nothing."""
-    left = list(processes)
-    while left:
-        parents = {process.parent for process in left}
-        youngest = [process for process in left if process.pid not in parents]
-        yield youngest
-        left = [process for process in left if process.pid in parents]
-
-
-def _signal(processes: Sequence[Process], number: int) -> None:
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-
-
-@contextlib.contextmanager
-def _exits_of(processes: Sequence[Process]) -> Iterator[list[int]]:
-    """A descriptor for each process that becomes readable when it ends."""
-    exits: list[int] = []
-    try:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                exits.append(os.pidfd_open(process.pid))
-        yield exits
-    finally:
-        for descriptor in exits:
-            os.close(descriptor)
-
-
-def _wait_for_all(exits: Sequence[int], deadline: float) -> None:
-    pending = list(exits)
-    while pending and (over := wait(pending, max(0.0, deadline - time.monotonic()))):
-        pending = [descriptor for descriptor in pending if descriptor not in over]
