@@ -67,9 +67,7 @@ class Rules:
     def is_end(self, branch: str) -> bool:
         """Nothing is stacked below it: it is a branch that has a meaning of its own."""
         ours = self.is_fork and (
-            branch == self.main
-            or branch in self.deploy_branches
-            or branch.startswith(("base/", "stack/", "history/"))
+            branch == self.main or branch in self.deploy_branches or branch.startswith(("base/", "stack/", "history/"))
         )
         return ours or branch in self.into
 
