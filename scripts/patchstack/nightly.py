@@ -74,7 +74,7 @@ from patchstack.verbs.promote import promote
 from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.verbs.repair import repair
 from patchstack.verbs.settled import remember_settled
-from patchstack.verbs.test import gate, raise_for, run_guards
+from patchstack.verbs.test import gate, raise_for, run_guards, write_report
 from patchstack.workplace import Clock, Workplace
 
 
@@ -231,7 +231,7 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
             if part.tests is not None:
                 said = _Said(read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests))
-                require_said_of(work, composition, said.tests, said.image_tests)
+                require_said_of(work, composition, said.tests, said.image_tests, past_of(fresh))
         run = keep_run(fresh, work.state)
         write_whole(run.folder / REPORT_TEXT, render_markdown(report))
     return run, sofar, said
@@ -342,7 +342,7 @@ def _test(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing)
     assert sofar.image is not None
     if doing.said is not None:
         sofar.tests, sofar.image_tests = doing.said.tests, doing.said.image_tests
-        run.write(doing.said.tests)
+        write_report(run, doing.said.tests)
         if doing.said.image_tests is not None:
             run.write(doing.said.image_tests)
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +53,11 @@ class Measuring:
 
     suite: Suite
     metrics: tuple[Metric, ...]
+
+    @property
+    def files(self) -> Suite:
+        """The same by file, as results are held against."""
+        return replace(self.suite, paths=tuple(dict.fromkeys(metric.file for metric in self.metrics)))
 
 
 class _Entry(BaseModel):

@@ -7,34 +7,44 @@ again; only whether each guard passed or failed is taken from the file.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchstack.errors import UsageError
-from patchstack.model import Composition, GuardReport, ImageTests, Look, TreeRun
+from patchstack.model import Composition, GuardReport, ImageTests, Look, Past, TreeRun
+from patchstack.regress.expected import completed
+from patchstack.regress.metrics import Metric, measuring
 from patchstack.regress.prove import prove
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
-from patchstack.verbs.selection import Selection, select
+from patchstack.release.ledger import is_one_line
+from patchstack.verbs.measure import LAST_PROMOTED, metrics_of, peer_of
+from patchstack.verbs.selection import Selection, dues_of, select
 from patchstack.workplace import Workplace
 
 LANE = "cpu"
 _SHOWN = 3
 
-Where = tuple[str, bool, str, str]
-"""Label, whether it is the composed tree, the tree, and the mutant on it."""
+Where = tuple[str, bool, str, str, bool]
+"""Label, whether it is the composed tree, the tree, the mutant on it, and whether it is only measured beside."""
 
 
 def require_said_of(
-    work: Workplace, composition: Composition, report: GuardReport, image_tests: ImageTests | None = None
+    work: Workplace,
+    composition: Composition,
+    report: GuardReport,
+    image_tests: ImageTests | None = None,
+    past: Past | None = None,
 ) -> None:
     """`UsageError` unless ``report`` has the trees, guards and proofs of ``composition``, all of them and no other.
 
-    Of the image's checks only their names are held here; what they are worth for which image, the gate says.
+    Of the image's checks only their names are held here; what they are worth for which image, the gate says. The tree
+    of ``past`` that its numbers are compared with need not be there: the machine may not have had it.
     """
     selection = select(work, composition, ())
-    problems = [*_problems(work, selection, composition, report), *_image_problems(image_tests)]
+    problems = [*_problems(work, selection, composition, report, past), *_image_problems(image_tests)]
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -44,8 +54,11 @@ def require_said_of(
         )
 
 
-def _problems(work: Workplace, selection: Selection, composition: Composition, report: GuardReport) -> Iterator[str]:
-    places = _places(work, selection, composition)
+def _problems(
+    work: Workplace, selection: Selection, composition: Composition, report: GuardReport, past: Past | None
+) -> Iterator[str]:
+    metrics = metrics_of(work, composition)
+    places = _places(work, selection, composition, metrics, past)
     if report.lane != LANE:
         yield f"they are of lane {report.lane!r}"
     if report.not_run != selection.not_run:
@@ -53,13 +66,38 @@ def _problems(work: Workplace, selection: Selection, composition: Composition, r
     found = [_where(run) for run in report.runs]
     yield from (f"{_told(where)} is no tree of it" for where in found if where not in places)
     yield from (f"{_told(where)} is there twice" for where in dict.fromkeys(found) if found.count(where) > 1)
-    yield from (f"{_told(where)} is missing" for where in places if where not in found)
+    yield from (f"{_told(where)} is missing" for where in places if where not in found and not where[-1])
     for run in report.runs:
         expected = places.get(_where(run))
         if expected is not None:
             yield from expected.problems(run)
+    yield from _unheard(work, selection, composition, report)
     if report.proofs != prove(selection.claims, report.runs):
         yield "what they are said to prove does not follow from them"
+    yield from _problems_of_numbers(metrics, report)
+
+
+def _problems_of_numbers(metrics: Sequence[Metric], report: GuardReport) -> Iterator[str]:
+    """Numbers go into the history of the lane: nobody but a test that is to measure one says it."""
+    tests = {metric.name: metric.test for metric in metrics}
+    if not is_one_line(report.node):
+        yield "what they ran on has no name that can be shown"
+    for run in report.runs:
+        for result in run.results:
+            mine = result.test.partition("[")[0]
+            if any(tests.get(one.metric) != mine or not math.isfinite(one.value) for one in result.samples):
+                yield f"{result.test} on {run.label} says numbers that it is not to measure"
+
+
+def _unheard(work: Workplace, selection: Selection, composition: Composition, report: GuardReport) -> Iterator[str]:
+    """Tests that must answer and did not, and those that answered and that no guard's file has."""
+    heard = {(run.label, said) for run in report.runs for said in run.results}
+    for run in completed(report.runs, dues_of(selection, work.root, composition.tree)):
+        yield from (
+            f"{said.test} of {said.slug} on {run.label}: {said.reason}"
+            for said in run.results
+            if (run.label, said) not in heard
+        )
 
 
 def _image_problems(tests: ImageTests | None) -> Iterator[str]:
@@ -98,8 +136,11 @@ def _within(file: str, slug: str, places: Collection[tuple[str, str]]) -> bool:
     return any((slug, parent.as_posix()) in places for parent in PurePosixPath(file).parents)
 
 
-def _places(work: Workplace, selection: Selection, composition: Composition) -> dict[Where, _Expected]:
+def _places(
+    work: Workplace, selection: Selection, composition: Composition, metrics: Sequence[Metric], past: Past | None
+) -> dict[Where, _Expected]:
     """Every tree that a night of this composition runs guards on, with their files: as `verbs/test.py` decides it."""
+    composed = (selection.label, True, composition.tree, "", False)
     places: dict[Where, _Expected] = {}
 
     def add(where: Where, suite: Suite) -> None:
@@ -107,19 +148,24 @@ def _places(work: Workplace, selection: Selection, composition: Composition) -> 
 
     for suite in selection.suites:
         if suite.slug != BED_SUITE:
-            add((selection.label, True, composition.tree, ""), suite)
+            add(composed, suite)
     for suite in selection.on_grounds:
         ground = selection.grounds[suite.slug]
-        add((ground.label, False, ground.tree, ""), suite)
+        add((ground.label, False, ground.tree, "", False), suite)
     for trial in selection.on_mutants:
-        add((f"mutant {trial.name}", False, trial.tree, trial.name), trial.suite)
+        add((f"mutant {trial.name}", False, trial.tree, trial.name, False), trial.suite)
+    peer = peer_of(past, composition)
+    for part in measuring(work.root, selection.suites, metrics):
+        add(composed, part.files)
+        if peer is not None:
+            add((LAST_PROMOTED, False, peer.tree, "", True), part.files)
     return places
 
 
 def _where(run: TreeRun) -> Where:
-    return run.label, run.composed, run.tree, run.mutant
+    return run.label, run.composed, run.tree, run.mutant, run.beside
 
 
 def _told(where: Where) -> str:
-    label, _, tree, _ = where
+    label, _, tree, _, _ = where
     return f"{label} (tree {tree[:12]})"
