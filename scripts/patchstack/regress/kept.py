@@ -1,7 +1,7 @@
 """Results that need not be made again: an equal tree, guard, bed and tool gave them before.
 
-Only an answer is kept: a pass, or a failure by the guard's own assertion. A crash, a time-out or a missing
-test says something about the machine or the moment, and is asked again.
+Only an answer is kept: a pass, or a failure by the guard's own assertion, at the first attempt. A crash, a time-out
+or a missing test says something about the machine or the moment, and is asked again.
 """
 
 from __future__ import annotations
@@ -47,5 +47,5 @@ def read_kept(folder: Path, key: str) -> KeptResults | None:
 
 def keep(folder: Path, key: str, today: date, results: tuple[GuardResult, ...]) -> None:
     """Keep ``results`` if every one of them is an answer."""
-    if results and all(result.outcome in _ANSWERS for result in results):
+    if results and all(result.outcome in _ANSWERS and not result.attempts for result in results):
         write_whole(folder / f"{key}.json", encode(KeptResults(key, today.isoformat(), results)))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from patchstack.deadline import REASON, Deadline
-from patchstack.errors import PatchstackError
+from patchstack.errors import MachineError, PatchstackError
 from patchstack.model import GuardReport, GuardResult, Scenario, TreeRun
-from patchstack.process import Stop
-from patchstack.regress import unprivileged
+from patchstack.process import Stop, Stopped
+from patchstack.regress import stacks, unprivileged
+from patchstack.regress.attempts import run_with_attempts
 from patchstack.regress.crew import has_own_network, run_parts
 from patchstack.regress.durations import read_durations, write_durations
 from patchstack.regress.enclose import Means
-from patchstack.regress.execute import run_suite
+from patchstack.regress.execute import run_suite, unanswered
 from patchstack.regress.kept import keep
 from patchstack.regress.parts import Part, decide_parts
 from patchstack.regress.prove import Claim, prove
 from patchstack.regress.steps import Keeping, Step, Subject
-from patchstack.regress.suites import files_of
+from patchstack.regress.suites import BED_SUITE, files_of
 
 PART_LIMIT_S = 1800.0
 """The child that runs a patch's guards, or one file of them, is ended after this; each test has its own limit."""
@@ -42,6 +44,7 @@ def run_lane(
     drop: Callable[[Subject], None] = lambda _: None,
     not_run: tuple[Scenario, ...] = (),
     deadline: Deadline | None = None,
+    retries: int = 0,
 ) -> GuardReport:
     """Run what is not kept, keep what is an answer, and judge the patches of ``claims``, by slug.
 
@@ -50,7 +53,8 @@ def run_lane(
     tree under test is no answer, and the next ones get it clean.
 
     ``lay`` writes the tree of a mutant when its turn has come, in a worker's thread, and ``drop`` removes it.
-    What has no answer at the ``deadline`` is missing, and says so.
+    What has no answer at the ``deadline`` is missing, and says so. What did not end by an assertion runs again,
+    ``retries`` times at most: see `attempts`.
     """
     if unprivileged.means() is Means.IDENTITY:
         why = unprivileged.namespace_fault()
@@ -64,20 +68,9 @@ def run_lane(
     found: dict[Part, tuple[GuardResult, ...]] = {}
 
     def run(part: Part, stop: Stop) -> tuple[GuardResult, ...]:
-        subject = part.step.subject
-        log = logs / _folder_name(subject) / f"{part.name}.log"
-        if subject.mutant:
-            lay(subject)
-        return run_suite(
-            part.suite,
-            subject.tree,
-            root,
-            log,
-            PART_LIMIT_S,
-            stop,
-            place=subject.place,
-            mutant=subject.mutant_name,
-        )
+        if part.step.subject.mutant:
+            lay(part.step.subject)
+        return _run_part(part, stop, root, logs, retries)
 
     def settle(part: Part, results: tuple[GuardResult, ...]) -> None:
         nonlocal known
@@ -100,6 +93,38 @@ def run_lane(
         raise PatchstackError(f"guards were begun and nobody heard how they ended: {', '.join(lost)}")
     runs = _tree_runs(steps, found)
     return GuardReport(lane, keeping.bed_key, runs, prove(claims, runs), not_run)
+
+
+def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> tuple[GuardResult, ...]:
+    subject = part.step.subject
+    folder = logs / _folder_name(subject)
+
+    def attempt(paths: tuple[str, ...], number: int) -> tuple[GuardResult, ...]:
+        name = part.name if number == 1 else f"{part.name}-again-{number}"
+        kept_in = folder / stacks.NAME / name
+        suite = replace(part.suite, paths=paths)
+        try:
+            return run_suite(
+                suite,
+                subject.tree,
+                root,
+                folder / f"{name}.log",
+                PART_LIMIT_S,
+                stop,
+                place=subject.place,
+                mutant=subject.mutant_name,
+                keep=stacks.Keep(kept_in, kept_in.relative_to(logs.parent).as_posix()),
+            )
+        except Stopped:
+            raise
+        except MachineError as error:  # it could not begin
+            if number > retries:
+                raise
+            return tuple(replace(said, by_machine=True) for said in unanswered(suite, str(error)))
+
+    must_pass = subject.composed or part.suite.slug == BED_SUITE
+    files = files_of(root, part.suite)
+    return run_with_attempts(attempt, part.suite.paths, retries, must_pass=must_pass, files=files)
 
 
 def _results_of(step: Step, found: Mapping[Part, tuple[GuardResult, ...]]) -> tuple[GuardResult, ...]:
