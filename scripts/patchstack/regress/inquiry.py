@@ -23,7 +23,7 @@ chance, at whatever rate, does all that once in 4,096 nights at most."""
 PROOF_OF_SEVERAL = 8
 """The same where several are suspected: there are more ways to be wrong."""
 TRIED = 8
-"""Runs on tonight's tree before a guard that contradicts itself elsewhere is taken to fail there always."""
+"""Runs on tonight's tree before a guard that fails elsewhere too is taken to fail there always, not by chance."""
 MOST = 4
 """Independent culprits of one guard; with more, something else is wrong."""
 
@@ -58,9 +58,15 @@ Steps = Generator[Need, Reading, T]
 class _Culprit:
     """Units that fail together and not without any of them."""
 
-    members: Subset
+    guilty: Subset
+    helpers: Subset
+    """Without one of these the others cannot be asked: that does not compose, or is red in another way."""
     last: int
-    """The one of them that would be left out: the last in merge order."""
+    """The guilty one that would be left out: the last in merge order."""
+
+    @property
+    def units(self) -> Subset:
+        return self.guilty | self.helpers
 
 
 class Inquiry:
@@ -131,6 +137,7 @@ class Inquiry:
             self._among = (question.base,)
             yield from self._weigh({TONIGHT, self._bare}, {LAST}, self._bare, LAST, PROOF)
             return (Conclusion(Certainty.CONFIRMED, (question.base,), "it fails on tonight's base without all else"),)
+        yield self._need(TONIGHT, TRIED, "whether it ever passes on tonight's tree")
         base = (question.base,) if question.base_changed or not question.last else ()
         suspects = (*staying, *question.removed, *base)
         detail = "it fails without all that changed but this" if suspects else "it fails without all that changed"
@@ -144,7 +151,7 @@ class Inquiry:
             culprits.append((yield from self._smallest_set(out or aside)))
             out |= self._subsets.above(culprits[-1].last)
             names = self._told(self._subsets.names(one.last for one in culprits))
-            self._among = self._suspects(unit for one in culprits for unit in one.members)
+            self._among = self._suspects(unit for one in culprits for unit in one.guilty)
             rest = self._target(self._subsets.all - out)
             reading = yield self._need(rest, self._fresh(rest), f"whether it passes without {names}")
             if reading is Reading.PASSES:
@@ -158,8 +165,8 @@ class Inquiry:
                 return tuple(self._narrowed(one, f"it fails without {names} as well") for one in culprits)
         found: list[Conclusion] = []
         for culprit in culprits:
-            found.append((yield from self._confirm(culprit, culprits)))
-        return tuple(found)
+            found += yield from self._confirm(culprit, culprits)
+        return tuple(found) or (self._narrowed(culprits[0], f"with {names} it does not always fail"),)
 
     def _smallest_set(self, out: Subset) -> Steps[_Culprit]:
         """By halving: the shortest prefix that fails ends in a member; with it in, the shortest that fails, and so on.
@@ -185,40 +192,45 @@ class Inquiry:
             reading = yield self._need(alone, self._fresh(alone), f"whether {self._whom(members)} is enough")
             if reading is Reading.FAILS or not fails:
                 break
-        for member in sorted(members):
-            fewer = subsets.below(members - {member})
-            if len(members) > 1:
-                target = self._target(fewer)
-                reading = yield self._need(
-                    target, self._fresh(target), f"whether it fails without {self._whom({member})}"
-                )
-                members -= {member} if reading is Reading.FAILS else set()
-        return _Culprit(frozenset(members), max(members, key=lambda at: self._place(subsets.units[at])))
+        helpers: set[int] = set()
+        for member in sorted(members) if len(members) > 1 else ():
+            why = f"whether it fails without {self._whom({member})}"
+            fewer = self._target(subsets.below(members - {member}))
+            reading = yield self._need(fewer, self._fresh(fewer), why)
+            if reading is Reading.UNRESOLVED:  # the others may hang on it, or on what came in with it
+                most = self._target(subsets.all - out - subsets.above(member))
+                needed = yield self._need(most, self._fresh(most), why)
+                helpers |= set() if needed is Reading.PASSES else {member}
+            members -= {member} if reading is Reading.FAILS else set()
+        guilty = frozenset(members - helpers or members)
+        last = max(guilty, key=lambda at: self._place(subsets.units[at]))
+        return _Culprit(guilty, frozenset(members) - guilty, last)
 
-    def _confirm(self, culprit: _Culprit, culprits: Iterable[_Culprit]) -> Steps[Conclusion]:
-        """It fails with the culprit and passes without, often enough to be no chance."""
+    def _confirm(self, culprit: _Culprit, culprits: Iterable[_Culprit]) -> Steps[Conclusions]:
+        """It fails with the culprit and passes without, often enough to be no chance; nothing where it passes with."""
         subsets = self._subsets
         guilty = list(culprits)
         others = frozenset(at for one in guilty if one != culprit for at in subsets.above(one.last))
-        alone = self._target(subsets.below(culprit.members))
+        alone = self._target(subsets.below(culprit.units))
         with_it = self._target(subsets.all - others)
         without = self._target(subsets.all - others - subsets.above(culprit.last))
-        fewer = {self._target(subsets.below(culprit.members - {member})) for member in culprit.members}
-        whom = self._whom(culprit.members)
-        self._among = self._suspects(culprit.members)
+        fewer = {self._target(subsets.below(culprit.units - {one})) for one in culprit.guilty}
+        whom = self._whom(culprit.guilty)
+        self._among = self._suspects(culprit.guilty)
         for target in (alone, with_it):
             reading = yield self._need(target, self._fresh(target), f"whether it fails with {whom}")
-            if reading is not Reading.FAILS:
-                return self._narrowed(culprit, f"with {whom} it does not always fail")
-        proof = PROOF if len(guilty) == len(culprit.members) == 1 else PROOF_OF_SEVERAL
+            if reading is Reading.PASSES:
+                return ()
+            if reading is Reading.UNRESOLVED:
+                return (self._narrowed(culprit, f"with {whom} it cannot be asked for itself"),)
+        proof = PROOF if len(guilty) == len(culprit.units) == 1 else PROOF_OF_SEVERAL
         controls = {LAST} if self._comparable else set[Target]()
         yield from self._weigh({TONIGHT, alone, with_it}, {*controls, *fewer, without}, with_it, without, proof)
-        if any(len(subsets.units[at]) > 1 for at in culprit.members):
-            return self._narrowed(culprit, f"it fails with {whom} and passes without; they go only together")
-        together = " together, and not with fewer of them" if len(culprit.members) > 1 else ""
-        return Conclusion(
-            Certainty.CONFIRMED, self._suspects(culprit.members), f"it fails with {whom}{together}, and passes without"
-        )
+        if any(len(subsets.units[at]) > 1 for at in culprit.guilty):
+            return (self._narrowed(culprit, f"it fails with {whom} and passes without; they go only together"),)
+        together = " together, and not with fewer of them" if len(culprit.guilty) > 1 else ""
+        detail = f"it fails with {whom}{together}, and passes without"
+        return (Conclusion(Certainty.CONFIRMED, self._suspects(culprit.guilty), detail),)
 
     def _weigh(self, red: Set[Target], green: Set[Target], with_it: Target, without: Target, proof: int) -> Steps[None]:
         """As many runs as a proof takes: those on ``red`` have failed so far, those on ``green`` have passed."""
@@ -261,7 +273,7 @@ class Inquiry:
         return tuple(item.suspect for item in self._question.items if item.name in names)
 
     def _narrowed(self, culprit: _Culprit, why: str) -> Conclusion:
-        return Conclusion(Certainty.NARROWED, self._suspects(culprit.members), why)
+        return Conclusion(Certainty.NARROWED, self._suspects(culprit.units), why)
 
     def _whom(self, units: Iterable[int]) -> str:
         return self._told(self._subsets.names(units))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 from patchstack.culprits import Ask, Target
 from patchstack.regress.question import Item
@@ -27,22 +26,21 @@ class Subsets:
         self.stay = frozenset(name for name, goes in self._goes.items() if goes & staying)
         self.units = _ordered([item.name for item in items if item.name not in self.stay], self._goes)
 
-    @cached_property
-    def all(self) -> Subset:
-        return frozenset(range(len(self.units)))
+        number = {name: at for at, names in enumerate(self.units) for name in names}
+        self.all: Subset = frozenset(range(len(self.units)))
+        self._above = [
+            frozenset(number[other] for name in names for other in self._goes[name] if other in number)
+            for names in self.units
+        ]
 
     def above(self, unit: int) -> Subset:
         """The unit, and all that cannot stay without it."""
-        goes = frozenset().union(*(self._goes[name] for name in self.units[unit]))
-        return frozenset(at for at, names in enumerate(self.units) if goes.intersection(names))
+        return self._above[unit]
 
     def below(self, units: Iterable[int]) -> Subset:
         """The units, and all that they cannot be there without."""
         wanted = frozenset(units)
-        return frozenset(at for at in self.all if self.above(at) & wanted)
-
-    def prefix(self, length: int) -> Subset:
-        return frozenset(range(length))
+        return frozenset(at for at in self.all if not self._above[at].isdisjoint(wanted))
 
     def target(self, present: Subset) -> Target:
         """The tree with these and with what always stays; of tonight's whole composition nothing is left out."""
@@ -67,16 +65,16 @@ def _closure(name: str, items: dict[str, Item]) -> frozenset[str]:
 
 def _ordered(names: Sequence[str], goes: dict[str, frozenset[str]]) -> tuple[tuple[str, ...], ...]:
     """Units, each as early as what it stands on lets it be, in merge order else."""
-    waiting = list(names)
+    stands_on: dict[str, set[str]] = {name: set() for name in names}
+    for name in names:
+        for other in goes[name] & stands_on.keys():
+            stands_on[other].add(name)
+    waiting = dict.fromkeys(names)
     units: list[tuple[str, ...]] = []
     while waiting:
-        # The first that nobody else holds up; two that hold each other up are one unit.
-        unit = next(
-            together
-            for name in waiting
-            if (together := [other for other in waiting if name in goes[other]])
-            and all(other in goes[name] for other in together)
-        )
-        units.append(tuple(unit))
-        waiting = [name for name in waiting if name not in unit]
+        # The first that nothing else holds up; two that hold each other up are one unit.
+        first = next(name for name in waiting if stands_on[name] & waiting.keys() <= goes[name])
+        units.append(tuple(name for name in waiting if name in stands_on[first]))
+        for name in units[-1]:
+            del waiting[name]
     return tuple(units)
