@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -168,6 +169,18 @@ def merge(
     metavar="NAME",
     help="Only the guards of this patch, or of a group: `pd` is every `pd-...`. May be repeated.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Only the I-th of N parts, by measured times; what the others run is missing. [default for N: deploy.yaml's]",
+)
+@click.option(
+    "--gather",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Run nothing: judge what the shards of this run said, each FILE the --json of one. May be repeated.",
+)
 @with_rerun
 @with_jobs
 @with_deadline
@@ -179,6 +192,8 @@ def test(
     run_id: str | None,
     without: tuple[str, ...],
     suites: tuple[str, ...],
+    shard: str | None,
+    gather: tuple[Path, ...],
     rerun: str,
     jobs: int | None,
     deadline_min: int | None,
@@ -186,21 +201,33 @@ def test(
     dry_run: bool,
 ) -> None:
     """Run the guards on the composed tree and on what their patch stands on, and judge the channels."""
+    if gather and (run_id is None or shard is not None or suites or without or dry_run):
+        raise UsageError("--gather judges the shards of one whole run: name it by --run ID, and give nothing else")
     from patchstack import store
     from patchstack.deadline import Deadline
+    from patchstack.regress.shards import read_part
     from patchstack.report.terminal import render_guards
     from patchstack.verbs import test as stage
     from patchstack.verbs.plan import composed
+    from patchstack.verbs.shards import gathered
 
     work = workplace(options)
+    part = read_part(shard, work.config.tests.lanes["cpu"].shards) if shard is not None else None
     deadline = Deadline.after(deadline_min) if deadline_min is not None else None
     with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
         composition = composed(work, run, without=without)
         if dry_run:
-            chosen = stage.selected(work, composition, suites)
-            emit(json.dumps({"would_run": chosen}, indent=2) if as_json else "\n".join(chosen))
+            chosen = stage.selected(work, run, composition, suites, part)
+            body = {"would_run": chosen.lines, "tests": [asdict(test) for test in chosen.tests]}
+            emit(json.dumps(body, indent=2) if as_json else "\n".join(chosen.lines))
             return
-        report = stage.run_guards(work, run, composition, only=suites, rerun=rerun, jobs=jobs, deadline=deadline)
+        if gather:
+            report = gathered(work, composition, gather)
+            stage.write_report(run, report)
+        else:
+            report = stage.run_guards(
+                work, run, composition, only=suites, rerun=rerun, jobs=jobs, deadline=deadline, shard=part
+            )
         verdicts = stage.gate(work, run, composition, report)
     emit(store.encode(report) if as_json else render_guards(report, verdicts))
     stage.raise_for(verdicts, run.id)

@@ -22,6 +22,7 @@ from patchstack.measures import Trend as Trend
 from patchstack.reasons import Outcome as Outcome
 from patchstack.reasons import Reason as Reason
 from patchstack.results import Attempt as Attempt
+from patchstack.results import Division as Division
 from patchstack.results import GuardOutcome as GuardOutcome
 from patchstack.results import GuardReport as GuardReport
 from patchstack.results import GuardResult as GuardResult

@@ -22,7 +22,7 @@ from patchstack.regress.suites import find_suites
 from patchstack.store import Run
 from patchstack.verbs.author import base_of, declared_in, read_releases
 from patchstack.verbs.selection import Selection, selection_of
-from patchstack.verbs.test import run_trials
+from patchstack.verbs.test import run_trials, write_report
 from patchstack.verbs.trees import forget_old_trees, lay_tree, open_bed, sweep_mutants
 from patchstack.workplace import Workplace
 
@@ -63,7 +63,7 @@ def prove(
         jobs=jobs,
         night=False,
     )
-    run.write(report)
+    write_report(run, report)
     return report
 
 

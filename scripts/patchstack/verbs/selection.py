@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.errors import UsageError
@@ -14,6 +14,7 @@ from patchstack.patches.series import read_series
 from patchstack.patches.site import stands_on
 from patchstack.patches.topics import releases_to_compare
 from patchstack.regress.declared import CPU, Declared, scenarios_of
+from patchstack.regress.expected import Due
 from patchstack.regress.ground import Ground
 from patchstack.regress.kills import on_ground, on_mutant, read_kills
 from patchstack.regress.prove import Claim, mutant_id
@@ -115,6 +116,36 @@ def selection_of(
         },
         declared=tuple(declared),
     )
+
+
+def within(selection: Selection, root: Path, files: Collection[str]) -> Selection:
+    """What of ``selection`` is in ``files``: the suites with these alone, everywhere that they run."""
+
+    def mine(suite: Suite) -> Suite | None:
+        left = tuple(file for file in files_of(root, suite) if file in files)
+        return replace(suite, paths=left) if left else None
+
+    return replace(
+        selection,
+        suites=tuple(left for suite in selection.suites if (left := mine(suite))),
+        on_grounds=tuple(left for suite in selection.on_grounds if (left := mine(suite))),
+        on_mutants=tuple(replace(trial, suite=left) for trial in selection.on_mutants if (left := mine(trial.suite))),
+    )
+
+
+def dues_of(selection: Selection, root: Path, composed: Sha) -> tuple[Due, ...]:
+    """What must answer: every guard on the ``composed`` tree, and the bed's own controls on the base."""
+
+    def tests(suites: Iterable[Suite]) -> tuple[tuple[str, str], ...]:
+        files = [(suite.slug, file) for suite in suites for file in files_of(root, suite)]
+        return tuple((slug, test.test) for slug, file in files for test in selection.declared if test.file == file)
+
+    base = selection.grounds.get(BED_SUITE)
+    guards = Due(selection.label, True, composed, tests(suite for suite in selection.suites if suite.slug != BED_SUITE))
+    if base is None:
+        return (guards,)
+    bed = tests(suite for suite in selection.suites if suite.slug == BED_SUITE)
+    return guards, Due(base.label, False, base.tree, bed)
 
 
 def grounds_of(store: Repository, composition: Composition) -> dict[str, Ground]:

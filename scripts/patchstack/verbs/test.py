@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack import __version__
@@ -12,32 +13,53 @@ from patchstack.deadline import Deadline
 from patchstack.errors import GateFailed, Incomplete
 from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, Past, Status, Verdicts
 from patchstack.regress.bed import Bed
+from patchstack.regress.declared import CPU, Declared
 from patchstack.regress.gate import judge
 from patchstack.regress.ground import Ground
+from patchstack.regress.junit import junit_xml
 from patchstack.regress.lane import run_lane
+from patchstack.regress.shards import Part
 from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
-from patchstack.regress.suites import BED_SUITE
-from patchstack.store import Run, now_utc
+from patchstack.regress.suites import BED_SUITE, files_of
+from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.history import past_of
 from patchstack.verbs.measure import judged_measures, measured
-from patchstack.verbs.selection import Selection, grounds_of, select
+from patchstack.verbs.selection import Selection, grounds_of, select, within
+from patchstack.verbs.shards import answered, shard_of
 from patchstack.verbs.trees import MutantTrees, forget_old_trees, lay_tree, open_bed, restored, sweep_mutants
 from patchstack.workplace import Workplace
 
 NIGHTLY = "nightly"
 MOST_JOBS = 4
+JUNIT = "junit.xml"
 
 
-def selected(work: Workplace, composition: Composition, only: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Listing:
+    """What would run, and what is known of it beforehand."""
+
+    lines: list[str]
+    tests: list[Declared]
+    """Also those that no lane here runs."""
+
+
+def selected(
+    work: Workplace, run: Run, composition: Composition, only: Sequence[str], shard: Part | None = None
+) -> Listing:
     """What `test --dry-run` prints: each suite, and the trees that it would run on."""
     selection = select(work, composition, only)
+    if shard is not None:
+        selection = within(selection, work.root, shard_of(work, run, selection, shard).files)
     runs = [
         f"{suite.slug}: {', '.join(suite.paths)}, on {selection.grounds[suite.slug].label}"
         + ("" if suite.slug == BED_SUITE else f" and {selection.label}")
         for suite in selection.suites
     ]
     runs += [f"{trial.slug}: {', '.join(trial.suite.paths)}, on mutant {trial.name}" for trial in selection.on_mutants]
-    return [*runs, *(f"{scenario.test}: not here, it needs {scenario.lane}" for scenario in selection.not_run)]
+    runs += [f"{scenario.test}: not here, it needs {scenario.lane}" for scenario in selection.not_run]
+    files = {file for suite in selection.suites for file in files_of(work.root, suite)}
+    named = {scenario.test for scenario in selection.not_run}
+    return Listing(runs, [test for test in selection.declared if test.file in files or test.test in named])
 
 
 def run_guards(
@@ -49,15 +71,20 @@ def run_guards(
     rerun: str = Rerun.DUE.value,
     jobs: int | None = None,
     deadline: Deadline | None = None,
+    shard: Part | None = None,
 ) -> GuardReport:
     """Run the guards, ``jobs`` suites at a time; the report says for each what it did on either tree.
 
-    What has no answer at the ``deadline`` is missing. Raises `Incomplete` when it is over before any begins.
+    What has no answer at the ``deadline`` is missing; so is what another ``shard`` is to run. Raises `Incomplete` when
+    the deadline is over before any begins.
     """
     if deadline is not None and deadline.over:
         raise Incomplete(f"the night's deadline of {deadline.minutes:g} min was over before any guard began")
     sweep_mutants(work)
-    selection = select(work, composition, only)
+    whole = selection = select(work, composition, only)
+    mine = shard_of(work, run, whole, shard) if shard is not None else None
+    if mine is not None:
+        selection = within(whole, work.root, mine.files)
     bed = open_bed(work, composition.base)
     composed = Subject(selection.label, True, composition.tree, lay_tree(work, composition.tree, bed))
     grounds = _lay_grounds(work, selection, bed)
@@ -76,8 +103,16 @@ def run_guards(
     )
     if not only:  # some of the guards are no night, and what they cost is nobody's question
         report = measured(work, run, composition, report, selection.suites, bed, composed, deadline)
-    run.write(report)
+    if mine is not None:
+        report = replace(answered(work, report, whole, composition.tree, [mine]), shard=mine)
+    write_report(run, report)
     return report
+
+
+def write_report(run: Run, report: GuardReport) -> None:
+    """Keep what the guards said, for the stages after this one and for readers of JUnit XML."""
+    run.write(report)
+    write_whole(run.folder / JUNIT, junit_xml(report))
 
 
 def run_trials(
@@ -109,8 +144,8 @@ def run_trials(
         *(Trial(mutants.subject(trial.slug, trial.mutant, trial.tree), trial.suite) for trial in selection.on_mutants),
     ]
     try:
-        return run_lane(
-            "cpu",
+        report = run_lane(
+            CPU,
             decide_steps(composed, selection.suites, trials, keeping, night=night),
             selection.claims,
             keeping,
@@ -123,9 +158,11 @@ def run_trials(
             drop=mutants.drop,
             not_run=selection.not_run,
             deadline=deadline,
+            retries=work.config.tests.retries,
         )
     finally:
         sweep_mutants(work)
+    return answered(work, report, selection, composed.sha)
 
 
 def default_jobs() -> int:
