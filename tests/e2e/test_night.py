@@ -69,7 +69,9 @@ class Place:
         return self.git("rev-parse", "refs/heads/deploy")
 
     def refs(self) -> str:
-        return self.git("for-each-ref")
+        """Without the history, which every night that has tested goes on with, promoted or not."""
+        listed = self.git("for-each-ref").splitlines()
+        return "\n".join(line for line in listed if "refs/heads/history/" not in line)
 
     def propose(self, number: int, path: str, text: str, onto: str = "base/production") -> str:
         """Open pull request ``number``: one commit on a published branch that writes one file."""
@@ -145,7 +147,7 @@ def test_a_first_night_promotes_and_an_unchanged_one_has_nothing_to_do(first_nig
     run = place.root / ".patchstack" / "runs" / report["night"]
     written = {path.name for path in run.iterdir() if path.is_file()}
     assert written == {
-        *("base.json", "candidates.json", "dedup.json", "plan.json", "composition.json"),
+        *("base.json", "past.json", "candidates.json", "dedup.json", "plan.json", "composition.json"),
         *("losses.json", "image.json", "tests.json", "verdicts.json", "promotion.json", "report.json", "report.md"),
     }
     assert json.loads((run / "report.json").read_text()) == report
