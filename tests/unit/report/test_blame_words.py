@@ -9,11 +9,11 @@ import pytest
 
 from patchstack.culprits import Blame, Certainty, Culprit, Finding, Probe, Suspect
 from patchstack.github import Issue
-from patchstack.model import GuardOutcome, NightReport, Status
+from patchstack.model import GuardOutcome, Hotfix, NightReport, Status
 from patchstack.report import blame_words
 from patchstack.report.answers import Act, plan_issues
 from patchstack.report.marker import SignalMarker, signal_of
-from patchstack.report.page import Line
+from patchstack.report.page import Line, Link, Quoted
 from patchstack.report.place import Place
 from patchstack.report.remarks import Remark, remarks
 from patchstack.report.signals import Signal, gone, signals
@@ -207,6 +207,20 @@ It comes back by itself with a mended head that is admitted. Where it is not to 
     )
 
 
+def test_evidence_is_what_the_finding_follows_from_and_of_its_own_guards() -> None:
+    both = (GUARD.test, HANG)
+    finding = replace(FIRST.findings[0], probes=(1, 2, 4))
+    probes = (
+        probe(1, "tonight", FAIL, PASS, tests=both, why=""),
+        probe(2, "last promoted", PASS, FAIL, tests=both, why=""),
+        probe(3, "tonight without #7", PASS, why=""),
+        probe(4, "tonight without #8", PASS, tests=(HANG,), why=""),
+    )
+    lines = blame_words.evidence(blame(finding, probes=probes), finding)
+
+    assert [plain(line) for line in lines] == ["Red on tonight (probe 1).", "Green on last promoted (probe 2)."]
+
+
 def test_of_a_set_that_fails_only_together_the_last_is_told_and_with_whom() -> None:
     assert (
         "With this pull request at `666666666666` together with [`#41`](<https://github.com/acme/sglang/pull/41>) night"
@@ -291,6 +305,10 @@ def test_who_is_guilty_and_stays_is_to_be_mended(suspect: Suspect, asked: str) -
     assert "could not go on" not in gone_already
 
 
+def test_what_only_got_worse_is_not_in_the_issue_of_a_red_night() -> None:
+    assert "### Metrics" not in keyed(replace(RED, measures=fixed_blame.MEASURES))["red-night"].body
+
+
 def test_whom_no_comment_reaches_has_an_issue_and_a_pull_request_of_the_fork_has_none() -> None:
     items = (guilty("pd-transfer-parking", sha("2")), guilty("sgl-project/sglang#7", sha("6")), guilty("#51", sha("5")))
     report = replace(fixed_night.NIGHT, composition=replace(fixed_night.COMPOSITION, left_out=items))
@@ -341,6 +359,7 @@ def test_the_nights_after_it_leave_that_issue_as_the_night_wrote_it_that_knew_mo
     ("report", "key", "line"),
     [
         (fixed_night.NIGHT, "guilty:x", " left out nothing of that name for a red guard."),
+        (replace(fixed_night.NIGHT, hotfix=Hotfix("n", sha("d"), ("#41",))), "guilty:x", None),
         (fixed_night.NIGHT, "unsteady-guards", " had no flaky guard, and none in quarantine."),
         (fixed_night.NOTHING_TO_DO, "guilty:x", None),
         (fixed_night.NOTHING_TO_DO, "unsteady-guards", None),
@@ -372,3 +391,9 @@ def test_flaky_and_quarantined_guards_have_one_issue_a_lane() -> None:
 def test_who_carries_a_guilty_one_is_told_whose_commits_these_are() -> None:
     assert body(SHIPPED, 53).startswith("**Left out of the night**: carries commits of the blocked [`#51`]")
     assert blame_words.guilty(SHIPPED) == ("#51", "#53", "#52")
+
+
+@pytest.mark.parametrize("name", ["#" + "1" * 19, "#x", "#", "41", "acme/sglang#4", "#\u0661"])
+def test_what_is_no_number_of_a_pull_request_is_no_address(name: str) -> None:
+    assert PLACE.name(name) == Quoted(name)
+    assert isinstance(PLACE.name("#41"), Link)
