@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from patchstack.deadline import REASON, Deadline
+from patchstack.deadline import Deadline
 from patchstack.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -28,26 +28,22 @@ from patchstack.errors import (
     UsageError,
 )
 from patchstack.git import without_secret
-from patchstack.losses import Losses
 from patchstack.model import (
     Action,
     Bar,
+    Blame,
     Candidates,
     Composition,
     GuardReport,
     ImageResult,
     ImageTests,
-    LedgerImage,
     LedgerLine,
-    Measures,
     MergePlan,
     NightReport,
     Promotion,
-    RangeDiff,
     Refusal,
     Status,
     Timing,
-    Verdict,
 )
 from patchstack.pack import REPORT_TEXT, keep_run, read_value, read_value_if_there, unpacked, write_pack
 from patchstack.release.hold import require_unbarred
@@ -61,20 +57,16 @@ from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
 from patchstack.verbs.barred import bars_in_force
-from patchstack.verbs.handed import require_said_of
-from patchstack.verbs.history import past_of, quarantined_green, read_past, remember_night
-from patchstack.verbs.image import image_settings, make_image
-from patchstack.verbs.image_check import check_image
+from patchstack.verbs.history import read_past, remember_night
+from patchstack.verbs.image import image_settings
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
-from patchstack.verbs.inputs import require_as_planned
 from patchstack.verbs.losses import write_losses
-from patchstack.verbs.measure import judged_measures
 from patchstack.verbs.plan import merge, plan, read_composition, require_token
 from patchstack.verbs.promote import promote
 from patchstack.verbs.remote import list_remote, open_remote
 from patchstack.verbs.repair import repair
+from patchstack.verbs.rounds import Handed, Means, Tested, hand_over, make_the_image, test_until_settled
 from patchstack.verbs.settled import remember_settled
-from patchstack.verbs.test import gate, raise_for, run_guards, write_report
 from patchstack.workplace import Clock, Workplace
 
 
@@ -102,7 +94,6 @@ class Part:
 WHOLE = Part()
 
 NO_GITHUB = "no GitHub was asked: the candidates are the remote's refs/pull/*/head"
-NO_IMAGE_PART = "the part of the night that makes the image did not run: `patchstack nightly --until image`"
 NOT_OVER = {
     Until.MERGE: "the night is composed and goes on elsewhere: no guard has run yet",
     Until.IMAGE: "the image is pushed and the night goes on elsewhere: no guard has run yet",
@@ -115,17 +106,9 @@ class _Sofar:
     """What the night knows when it ends, wherever it ends."""
 
     plan: MergePlan | None = None
-    composition: Composition | None = None
-    losses: Losses | None = None
-    image: ImageResult | None = None
-    tests: GuardReport | None = None
-    image_tests: ImageTests | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    measures: Measures | None = None
-    quarantined_green: tuple[tuple[str, int], ...] = ()
+    tested: Tested = field(default_factory=Tested)
     promotion: Promotion | None = None
     previous: LedgerLine | None = None
-    range_diffs: tuple[RangeDiff, ...] = ()
     held: LedgerLine | None = None
     bars: tuple[tuple[str, Bar], ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -151,11 +134,8 @@ class _Sofar:
         over = report.nothing_to_do or report.exit_code != EXIT_OK or report.promotion is not None
         return cls(
             plan=plan,
-            composition=composition,
-            losses=report.losses,
-            image=image,
+            tested=Tested(composition, report.losses, report.range_diffs, image),
             previous=report.previous,
-            range_diffs=report.range_diffs,
             held=report.held,
             bars=report.bars,
             notes=[note for note in report.notes if note not in {NO_GITHUB, *NOT_OVER.values()}],
@@ -184,7 +164,7 @@ def night(
     input is refused before anything is made, and a hotfix that cannot be meant so leaves no run. After that a failure
     that stops the night is in the report with its exit code. The pack has the report, however the part ended.
     """
-    run, sofar, said = _begin(work, part)
+    run, sofar, handed = _begin(work, part)
     sofar.notes += notes
     if sofar.ended is not None:
         report = sofar.ended
@@ -193,30 +173,22 @@ def night(
         minutes = work.config.deadline_min if deadline_min is None else deadline_min
         deadline = Deadline.after(minutes, spent_s=spent_s)
         resumed = part.unpack is not None
-        doing = _Doing(force, jobs, part.until, said, deadline, resumed, accept_lost, tuple(only))
+        doing = _Doing(force, jobs, part.until, handed, deadline, resumed, accept_lost, tuple(only))
         report = _go_on(work, run, sofar, doing)
     if part.pack is not None:
         write_pack(run, work.state, work.store(), part.pack)
     return report
 
 
-@dataclass(frozen=True)
-class _Said:
-    """What was found out on another machine."""
-
-    tests: GuardReport
-    image_tests: ImageTests | None
-
-
-def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
-    """The run, what is known of its night, and what its guards have said on another machine."""
+def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, Handed | None]:
+    """The run, what is known of its night, and what was found out about it on another machine."""
     image_settings(work)  # what the environment says of them may be wrong
     if part.unpack is None:
         require_token(work)
         validate(work.config_path)
         return work.state.new_run(), _Sofar(no_github=work.local), None
     validate(work.config_path)
-    said: _Said | None = None
+    handed: Handed | None = None
     with unpacked(part.unpack, work.state, work.store(), work.lane_name) as fresh:
         composition = read_composition(work, fresh) if fresh.has(Composition) else None
         report = fresh.read(NightReport)
@@ -230,11 +202,12 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, _Said | None]:
             if composition is None:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
             if part.tests is not None:
-                said = _Said(read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests))
-                require_said_of(work, composition, said.tests, said.image_tests, past_of(fresh))
+                tests, looked = read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests)
+                blame = read_value_if_there(part.tests, Blame)
+                handed = hand_over(work, fresh, composition, report.previous, tests, looked, blame)
         run = keep_run(fresh, work.state)
         write_whole(run.folder / REPORT_TEXT, render_markdown(report))
-    return run, sofar, said
+    return run, sofar, handed
 
 
 @dataclass(frozen=True)
@@ -244,7 +217,7 @@ class _Doing:
     force: bool
     jobs: int | None
     until: Until
-    said: _Said | None
+    handed: Handed | None
     deadline: Deadline
     resumed: bool = False
     """It goes on with a night that another process began."""
@@ -269,7 +242,8 @@ def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightRepo
                 write_whole(run.folder / "traceback.txt", "".join(traceback.format_exception(error)))
     if doing.until is Until.PROMOTE and not isinstance(failure, KeyboardInterrupt):  # else it may not write there
         promoted = sofar.promotion is not None
-        sofar.notes += remember_night(work, run, sofar.composition, sofar.tests, promoted=promoted)
+        known = sofar.tested
+        sofar.notes += remember_night(work, run, known.composition, known.tests, promoted=promoted, blame=known.blame)
     sofar.timings += [Timing(stage, seconds) for stage, seconds in clock.stages]
     report = _report(work, run, sofar, failure, doing.until)
     try:
@@ -284,25 +258,16 @@ def _go_on(work: Workplace, run: Run, sofar: _Sofar, doing: _Doing) -> NightRepo
 
 
 def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
-    if sofar.composition is None:
-        sofar.composition = _compose(work, run, clock, sofar, doing)
-    if sofar.composition is None or doing.until is Until.MERGE:
+    if sofar.tested.composition is None:
+        sofar.tested.composition = _compose(work, run, clock, sofar, doing)
+    if sofar.tested.composition is None or doing.until is Until.MERGE:
         return
-    _image(work, run, clock, sofar, doing)
+    hands_on_no_image = doing.resumed and doing.until is Until.TEST
+    means = Means(sofar.previous, doing.deadline, doing.jobs, doing.handed, makes_image=not hands_on_no_image)
+    make_the_image(work, run, clock, sofar.tested, means)
     if doing.until is Until.IMAGE:
         return
-    _test(work, run, clock, sofar, doing)
-    assert sofar.tests is not None
-    late = [said for ran in sofar.tests.runs for said in ran.results if said.reason == REASON]
-    if late:
-        sofar.notes.append(
-            f"{REASON} of {doing.deadline.minutes:g} min was over before {len(late)} guards had answered"
-        )
-    sofar.measures = judged_measures(work, sofar.composition, sofar.tests, past_of(run))
-    sofar.quarantined_green = quarantined_green(sofar.tests, past_of(run))
-    verdicts = gate(work, run, sofar.composition, sofar.tests)
-    sofar.verdicts = verdicts.verdicts
-    raise_for(verdicts, run.id)
+    test_until_settled(work, run, clock, sofar.tested, means)
     if doing.until is Until.TEST:
         return
     if not sofar.may_write:  # the part that composed could only read
@@ -316,42 +281,6 @@ def _verbs_in_order(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doin
         sofar.promotion = promoted.promotion
         sofar.notes += promoted.notes
         sofar.notes += follow_ledger(work, open_remote(work).history).notes
-
-
-def _image(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
-    """Make and push tonight's image, where another part has not; what it then lacks, the gate says."""
-    assert sofar.composition is not None
-    if sofar.image is not None:
-        return
-    # What is made after the tests nobody has looked into; and the part that tests hands on no image.
-    if doing.said is not None or (doing.resumed and doing.until is Until.TEST):
-        sofar.image = ImageResult(None, NO_IMAGE_PART)
-        run.write(sofar.image)
-        return
-    with clock.stage("image"), work.progress.stage("image"):
-        sofar.image = make_image(work, run, sofar.composition, _image_of(sofar.previous))
-
-
-def _image_of(line: LedgerLine | None) -> LedgerImage | None:
-    return line.image if line else None
-
-
-def _test(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> None:
-    """Look inside the image and run the guards, or take what was found elsewhere."""
-    assert sofar.composition is not None
-    assert sofar.image is not None
-    if doing.said is not None:
-        sofar.tests, sofar.image_tests = doing.said.tests, doing.said.image_tests
-        write_report(run, doing.said.tests)
-        if doing.said.image_tests is not None:
-            run.write(doing.said.image_tests)
-        return
-    if sofar.image.image is not None:
-        with clock.stage("image check"), work.progress.stage("image check"):
-            sofar.image_tests = check_image(work, run, sofar.composition, sofar.image)
-    require_as_planned(work, sofar.composition)  # else an hour of guards is for nothing
-    with clock.stage("test"), work.progress.stage("test"):
-        sofar.tests = run_guards(work, run, sofar.composition, jobs=doing.jobs, deadline=doing.deadline)
 
 
 def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doing) -> Composition | None:
@@ -379,10 +308,10 @@ def _compose(work: Workplace, run: Run, clock: Clock, sofar: _Sofar, doing: _Doi
         sofar.notes.append(f"nothing has changed, and image tags lag ({', '.join(late)}): the night moves them")
     with clock.stage("merge"), work.progress.stage("merge"):
         made = merge(work, run)
-        sofar.composition = made
-        sofar.range_diffs = range_diffs(work.store(), sofar.previous, made)
-        sofar.losses = write_losses(work, run, made, remote.history, accept=doing.accept_lost)
-        require_few(sofar.losses)
+        sofar.tested.composition = made
+        sofar.tested.range_diffs = range_diffs(work.store(), sofar.previous, made)
+        sofar.tested.losses = losses = write_losses(work, run, made, remote.history, accept=doing.accept_lost)
+        require_few(losses)
     return made
 
 
@@ -429,7 +358,13 @@ def _late_tags(work: Workplace, sofar: _Sofar, remote: RemoteState) -> tuple[str
 
 def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | None, until: Until) -> NightReport:
     goes_on = failure is None and not sofar.nothing_to_do and until is not Until.PROMOTE
-    notes = [*sofar.notes, *([NOT_OVER[until]] if goes_on else []), *([NO_GITHUB] if sofar.no_github else [])]
+    tested = sofar.tested
+    notes = [
+        *sofar.notes,
+        *tested.notes,
+        *([NOT_OVER[until]] if goes_on else []),
+        *([NO_GITHUB] if sofar.no_github else []),
+    ]
     return NightReport(
         night=run.id,
         at=now_utc().isoformat(),
@@ -437,26 +372,27 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         remote=sofar.remote if sofar.remote and not sofar.may_write else _remote_of(work),
         headline=Status.INCOMPLETE if goes_on else _headline(failure),
         nothing_to_do=sofar.nothing_to_do,
-        composition=sofar.composition,
-        hotfix=known.hotfix if (known := sofar.composition or sofar.plan) else None,
-        losses=sofar.losses,
+        composition=tested.composition,
+        hotfix=known.hotfix if (known := tested.composition or sofar.plan) else None,
+        losses=tested.losses,
         held=sofar.held,
         bars=sofar.bars,
-        image=sofar.image,
-        tests=sofar.tests,
-        image_tests=sofar.image_tests,
-        verdicts=sofar.verdicts,
-        measures=sofar.measures,
-        quarantined_green=sofar.quarantined_green,
+        image=tested.image,
+        tests=tested.tests,
+        image_tests=tested.image_tests,
+        verdicts=tested.verdicts,
+        blame=tested.blame,
+        measures=tested.measures,
+        quarantined_green=tested.quarantined_green,
         promotion=sofar.promotion,
         previous=sofar.previous,
-        range_diffs=sofar.range_diffs,
+        range_diffs=tested.range_diffs,
         timings=tuple(sofar.timings),
         notes=tuple(notes),
         failure=_said(failure),
         exit_code=_exit_code(failure),
-        left_out=sofar.plan.left_out if sofar.plan and not sofar.composition else (),
-        planned=sofar.plan.steps if sofar.plan and not sofar.composition else (),
+        left_out=sofar.plan.left_out if sofar.plan and not tested.composition else (),
+        planned=sofar.plan.steps if sofar.plan and not tested.composition else (),
         refused=_refused(failure),
         asked=run.read(Candidates).asked if run.has(Candidates) else (),
     )

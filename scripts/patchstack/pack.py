@@ -1,8 +1,9 @@
 """A night's run as one file: what one part of a night hands to the next, on another machine.
 
 A pack is a plain tar with the run's stage files, its `report.md` and, once something is composed, a git bundle
-with the commits that the parts after it need: the octopus, which has the base and every topic as parents, and
-the patches' mutants. The required stack and the grounds are made from these. Equal runs give equal bytes.
+with the commits that the parts after it need: the octopus, which has the base and every topic as parents, the patches'
+mutants, and what is deployed, with which a red night is compared. The required stack and the grounds are made from
+these. Equal runs give equal bytes.
 
 Who wrote a pack is not known to its reader. A pack is read as what it must be, byte by byte, and refused for
 anything else before any of it is where a verb would look; what the bundle brings is checked against the stage
@@ -20,9 +21,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, TypeVar
 
+from patchstack.bundle import read_bundle_header
 from patchstack.errors import UsageError
 from patchstack.git import Repository
-from patchstack.model import Composition, MergePlan, NightReport, Promotion, Sha
+from patchstack.model import (
+    Blame,
+    Composition,
+    GuardReport,
+    ImageTests,
+    LedgerLine,
+    MergePlan,
+    NightReport,
+    Promotion,
+    Sha,
+    Verdicts,
+)
 from patchstack.store import STAGE_FILES, Run, State, decode
 
 BUNDLE, REPORT_TEXT = "objects.bundle", "report.md"
@@ -45,9 +58,17 @@ _RUN_ID = re.compile(r"\d{8}T\d{6}Z(-\d{1,4})?")
 Value = TypeVar("Value")
 
 
-def commits_of(composition: Composition) -> dict[str, Sha]:
-    """The refs of a composition's bundle: all that is reached from these is in it."""
+_LAST = f"{REFS}/last"
+
+
+def commits_of(composition: Composition, last: LedgerLine | None = None) -> dict[str, Sha]:
+    """The refs of a composition's bundle: all that is reached from these is in it.
+
+    ``last`` is the line of what is deployed, where its commits are at hand.
+    """
     found = {f"{REFS}/composition": composition.commit}
+    if last is not None:
+        found[_LAST] = last.composition
     for topic in composition.included:
         for mutant in topic.mutants:
             if mutant.commit is not None:
@@ -68,7 +89,9 @@ def write_pack(run: Run, state: State, store: Repository, file: Path) -> None:
         held = {name: run.folder / name for name in MOST_BYTES if (run.folder / name).is_file()}
         if run.has(Composition):
             held[BUNDLE] = folder / BUNDLE
-            store.write_bundle(held[BUNDLE], commits_of(run.read(Composition)))
+            last = run.read(NightReport).previous if run.has(NightReport) else None
+            there = last is not None and store.has(f"{last.composition}^{{commit}}")
+            store.write_bundle(held[BUNDLE], commits_of(run.read(Composition), last if there else None))
         beside = files.enter_context(tempfile.NamedTemporaryFile(dir=file.parent, prefix=partial, delete=False))
         place = Path(beside.name)
         try:
@@ -148,7 +171,9 @@ def unpacked(file: Path, state: State, store: Repository, lane: str) -> Iterator
             raise UsageError(f"{file} has one of composition.json and {BUNDLE} without the other")
         if run.has(Composition):
             try:
-                store.fetch_bundle(run.folder / BUNDLE, commits_of(run.read(Composition)))
+                bundle = run.folder / BUNDLE
+                last = run.read(NightReport).previous if _LAST in read_bundle_header(bundle).refs else None
+                store.fetch_bundle(bundle, commits_of(run.read(Composition), last))
             except UsageError as error:
                 raise UsageError(f"{file}: {error}") from error
             (run.folder / BUNDLE).unlink()
@@ -158,12 +183,19 @@ def unpacked(file: Path, state: State, store: Repository, lane: str) -> Iterator
 def keep_run(fresh: Run, state: State) -> Run:
     """Move an unpacked run among the runs; where it is there already it must be the same night.
 
-    A night that goes on has a newer report and further files: those stay. Any other difference is refused.
+    A night that goes on has a newer report and further files: those stay. One that went on with a part of what is
+    composed here begins again with all of it. Any other difference is refused.
     """
     kept = Run(state.runs / fresh.id)
     if not kept.folder.exists():
         state.runs.mkdir(parents=True, exist_ok=True)
         fresh.folder.rename(kept.folder)
+        return kept
+    if _went_on_with_a_part(kept, fresh):
+        for kind in (GuardReport, ImageTests, Blame, Verdicts):
+            kept.path(kind).unlink(missing_ok=True)
+        for path in sorted(fresh.folder.iterdir()):
+            path.replace(kept.folder / path.name)
         return kept
     reports = {REPORT_TEXT, STAGE_FILES[NightReport]}
     for path in sorted(fresh.folder.iterdir()):
@@ -174,6 +206,17 @@ def keep_run(fresh: Run, state: State) -> Run:
                 "another --state"
             )
     return kept
+
+
+def _went_on_with_a_part(kept: Run, fresh: Run) -> bool:
+    """Whether ``kept`` has left the guilty out of what ``fresh`` has."""
+    if not (kept.has(Blame) and kept.has(Composition) and fresh.has(Composition)):
+        return False
+    first = kept.read(Blame)
+    while first.before is not None:
+        first = first.before
+    whole = fresh.read(Composition).commit
+    return first.composition == whole != kept.read(Composition).commit
 
 
 def _run_id(file: Path, report: Path) -> str:

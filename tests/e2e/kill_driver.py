@@ -39,9 +39,10 @@ def serve() -> None:
     """Read orders until the end of standard input."""
     from tests.unit.verbs.night_bench import green
 
-    from patchstack import cli, nightly
+    from patchstack import cli
+    from patchstack.verbs import rounds
 
-    nightly.run_guards = green  # type: ignore[assignment]
+    rounds.run_guards = green  # type: ignore[assignment]
     for line in sys.stdin:
         order = Order(**json.loads(line))
         child = os.fork()

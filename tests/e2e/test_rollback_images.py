@@ -18,13 +18,13 @@ from tests.support.image_registry import Fault, FaultyProxy, faulty, registry
 from tests.unit.builders import Workshop
 from tests.unit.verbs.fork_bench import release
 
-from patchstack import nightly
 from patchstack.git import Repository
 from patchstack.image.names import Place
 from patchstack.image.registry import Registry
 from patchstack.model import Composition, GuardReport, ImageResult, ImageTests, NightReport
 from patchstack.nightly import night
 from patchstack.store import Run, cache_folder
+from patchstack.verbs import rounds
 from patchstack.verbs.image_tags import follow_ledger
 from patchstack.verbs.promote import status
 from patchstack.verbs.remote import open_remote
@@ -93,8 +93,8 @@ def looked(work: Workplace, run: Run, composition: Composition, made: ImageResul
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
     monkeypatch.delenv("PATCHSTACK_IMAGE")
     monkeypatch.setenv("PATCHSTACK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nightly, "run_guards", green)
-    monkeypatch.setattr(nightly, "check_image", looked)
+    monkeypatch.setattr(rounds, "run_guards", green)
+    monkeypatch.setattr(rounds, "check_image", looked)
     cache_folder()
     release(sources={"python/sglang/a.py": "a\n", f"python/{NATIVE_PART}": "compiled"})
     with registry(tmp_path / "registry") as behind, faulty(behind) as proxy:

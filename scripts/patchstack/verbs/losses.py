@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patchstack.losses import Losses
-from patchstack.model import Composition
+from patchstack.model import Composition, LedgerLine
 from patchstack.release.ledger import History
 from patchstack.release.loss import find_losses
 from patchstack.store import Run
@@ -17,7 +17,7 @@ def read_losses(work: Workplace, run: Run, composition: Composition, history: Hi
 
     What somebody accepted for this run holds as long as that same night is deployed.
     """
-    found = _find(work, composition, history)
+    found = _find(work, composition, _deployed(history))
     told = run.read(Losses) if run.has(Losses) else None
     return replace(found, accepted=told is not None and told.accepted and told.since == found.since)
 
@@ -26,14 +26,26 @@ def write_losses(
     work: Workplace, run: Run, composition: Composition, history: History, *, accept: bool = False
 ) -> Losses:
     """The same, written into ``run``; ``accept``: the night may go on whatever they are."""
-    found = _find(work, composition, history, accepted=accept)
+    found = _find(work, composition, _deployed(history), accepted=accept)
     run.write(found)
     return found
 
 
-def _find(work: Workplace, composition: Composition, history: History, *, accepted: bool = False) -> Losses:
+def write_losses_again(work: Workplace, run: Run, rest: Composition, last: LedgerLine | None) -> Losses:
+    """The same of what is left of a night; what somebody accepted for it holds for that, too."""
+    accepted = run.has(Losses) and run.read(Losses).accepted
+    found = _find(work, rest, last, accepted=accepted)
+    run.write(found)
+    return found
+
+
+def _deployed(history: History) -> LedgerLine | None:
+    return history.last.line if history.last else None
+
+
+def _find(work: Workplace, composition: Composition, last: LedgerLine | None, *, accepted: bool = False) -> Losses:
     return find_losses(
-        history.last.line if history.last else None,
+        last,
         composition,
         upstream=work.upstream_words,
         most=work.config.max_lost,

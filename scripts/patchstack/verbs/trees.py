@@ -46,9 +46,12 @@ def open_bed(work: Workplace, base: Base) -> Bed:
     return prepare_bed(locks, work.cache, progress=work.progress)
 
 
-def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:
-    """``tree`` on disk in the cache, with the release's compiled parts laid in; compared with git's tree."""
-    wheel = _wheel_of(work)
+def lay_tree(work: Workplace, tree: Sha, bed: Bed, *, release: str | None = None) -> Tree:
+    """``tree`` on disk in the cache, with the release's compiled parts laid in; compared with git's tree.
+
+    ``release`` is another one than the lane's (``sglang==X``), where the tree is of that.
+    """
+    wheel = _wheel_of(work, release)
     name = f"{tree}-{wheel.sha256[:12] if wheel else 'sources'}"
     folder = work.cache / "trees" / name
     use_tree(folder)
@@ -57,10 +60,10 @@ def lay_tree(work: Workplace, tree: Sha, bed: Bed) -> Tree:
     return Tree(folder, bed.python, work.cache / "bytecode" / f"{name}-{bed.key[:12]}")
 
 
-def restored(work: Workplace, subject: Subject) -> bool:
+def restored(work: Workplace, subject: Subject, *, release: str | None = None) -> bool:
     """Whether the subject's tree had to be written again."""
     return materialise(
-        work.store(), subject.sha, subject.tree.folder, natives=_wheel_of(work), progress=work.progress
+        work.store(), subject.sha, subject.tree.folder, natives=_wheel_of(work, release), progress=work.progress
     ).written
 
 
@@ -70,6 +73,12 @@ def use_tree(folder: Path) -> None:
         descriptor = _lock_file(folder)
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # one that is being forgotten right now is gone after this
         _USED[folder] = descriptor
+
+
+def leave_tree(folder: Path) -> None:
+    """This process runs no guard on the tree any more."""
+    if folder in _USED:
+        os.close(_USED.pop(folder))
 
 
 def forget_old_trees(folder: Path, keep: set[Path]) -> None:
@@ -138,7 +147,8 @@ def sweep_mutants(work: Workplace) -> None:
         shutil.rmtree(run.folder / _MUTANTS, ignore_errors=True)
 
 
-def _wheel_of(work: Workplace) -> Wheel | None:
-    if work.lane.upstream.pypi is None:
+def _wheel_of(work: Workplace, release: str | None = None) -> Wheel | None:
+    wanted = release or work.lane.upstream.pypi
+    if wanted is None:
         return None
-    return fetch_wheel(work.lane.upstream.pypi, work.cache, offline=work.offline, progress=work.progress)
+    return fetch_wheel(wanted, work.cache, offline=work.offline, progress=work.progress)

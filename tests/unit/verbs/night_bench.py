@@ -18,11 +18,11 @@ from tests.unit.patches.stack_bench import Bench
 from tests.unit.verbs.fork_bench import release, workplace, write_repository
 from tests.unit.verbs.test_handed import report_on
 
-from patchstack import nightly
 from patchstack.git import Repository
 from patchstack.model import Base, Composition, GuardReport, NightReport, Sha
 from patchstack.nightly import WHOLE, Part, night
 from patchstack.store import Run
+from patchstack.verbs import rounds
 from patchstack.verbs.author import base_of
 from patchstack.verbs.selection import select
 from patchstack.workplace import Workplace
@@ -59,7 +59,7 @@ class Fork:
         write_repository(self.folder)
         self.configure()
         self.patches = Bench(self.work.store(), self.folder)
-        self.monkeypatch.setattr(nightly, "run_guards", green)
+        self.monkeypatch.setattr(rounds, "run_guards", green)
 
     def configure(self, text: str = "") -> None:
         (self.folder / "deploy.yaml").write_text(text or CONFIG.format(upstream=self.upstream, most=self.most))
@@ -92,7 +92,7 @@ class Fork:
         other = copy.copy(self)
         other.folder, other.monkeypatch = Path(shutil.copytree(self.folder, folder)), monkeypatch
         other.patches = Bench(other.work.store(), other.folder, order=list(self.patches.order))
-        monkeypatch.setattr(nightly, "run_guards", green)
+        monkeypatch.setattr(rounds, "run_guards", green)
         return other
 
     def write(self, path: str, text: str) -> None:
@@ -114,7 +114,8 @@ class Fork:
         return self.work.state.run(report.night)
 
     def refs(self) -> dict[str, Sha]:
-        return self.remote.refs()
+        """Without the history, which every night that has tested goes on with, promoted or not."""
+        return {name: sha for name, sha in self.remote.refs().items() if not name.startswith("refs/heads/history/")}
 
 
 @dataclass(frozen=True)

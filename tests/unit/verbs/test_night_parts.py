@@ -14,7 +14,7 @@ from tests.unit.verbs.fork_bench import Quiet
 from tests.unit.verbs.test_handed import report_on
 from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
 
-from patchstack import nightly
+from patchstack.deadline import Deadline
 from patchstack.errors import Incomplete, PatchstackError, UsageError
 from patchstack.git import Repository
 from patchstack.model import (
@@ -28,9 +28,11 @@ from patchstack.model import (
     Status,
     Timing,
 )
-from patchstack.nightly import NO_GITHUB, NO_IMAGE_PART, NOT_OVER, Part, Until, night
+from patchstack.nightly import NO_GITHUB, NOT_OVER, Part, Until, night
 from patchstack.pack import write_pack
 from patchstack.store import Run, encode
+from patchstack.verbs import rounds
+from patchstack.verbs.rounds import NO_IMAGE_PART
 from patchstack.workplace import Workplace, open_workplace
 
 
@@ -212,11 +214,11 @@ def test_a_night_that_was_never_composed_cannot_go_on(made: Night) -> None:
 def test_what_the_parts_before_took_counts_for_the_deadline(made: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[float] = []
 
-    def run_guards(*_: object, deadline: nightly.Deadline, **more: object) -> GuardReport:
+    def run_guards(*_: object, deadline: Deadline, **more: object) -> GuardReport:
         left.append(deadline.ends_s - deadline.monotonic())
         raise Incomplete("stopped here")
 
-    monkeypatch.setattr(nightly, "run_guards", run_guards)
+    monkeypatch.setattr(rounds, "run_guards", run_guards)
     work = made.machine("test")
     report = night(work, part=Part(Until.TEST, made.pack), deadline_min=3)
     assert (report.exit_code, report.failure, report.headline) == (6, "stopped here", Status.INCOMPLETE)
@@ -225,7 +227,7 @@ def test_what_the_parts_before_took_counts_for_the_deadline(made: Night, monkeyp
 
 
 def test_the_part_that_tests_asks_no_remote_and_is_not_the_end(made: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nightly, "run_guards", lambda work, run, *_, **more: run.write(made.tests) and made.tests)
+    monkeypatch.setattr(rounds, "run_guards", lambda work, run, *_, **more: run.write(made.tests) and made.tests)
     work = made.machine("test")
     report = night(work, part=Part(Until.TEST, made.pack, pack=made.folder / "out.tar"))
     assert (report.exit_code, report.headline, report.promotion) == (0, Status.INCOMPLETE, None)
@@ -239,7 +241,7 @@ def test_a_part_that_was_interrupted_packs_its_report(made: Night, monkeypatch: 
     def run_guards(*_: object, **more: object) -> GuardReport:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nightly, "run_guards", run_guards)
+    monkeypatch.setattr(rounds, "run_guards", run_guards)
     report = night(made.machine("test"), part=Part(Until.TEST, made.pack, pack=made.folder / "out.tar"))
     assert report.exit_code == 130
     assert members(made.folder / "out.tar")["report.json"] == encode(report).encode()

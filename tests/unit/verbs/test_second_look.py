@@ -11,11 +11,11 @@ import pytest
 from tests.unit.builders import TEN, A, edit
 from tests.unit.verbs.night_bench import CONFIG, UPSTREAM, Fork, green
 
-from patchstack import nightly
 from patchstack.errors import Incomplete
 from patchstack.model import GuardReport, NightReport, Status
 from patchstack.nightly import Part, Until
 from patchstack.verbs import plan as plan_verb
+from patchstack.verbs import rounds
 from patchstack.verbs.promote import promote
 
 PLAIN = CONFIG.format(upstream=UPSTREAM, most=2)
@@ -42,9 +42,9 @@ def meanwhile(fork: Fork, edit_it: Callable[[Fork], object]) -> NightReport:
         edit_it(fork)
         return report
 
-    fork.monkeypatch.setattr(nightly, "run_guards", run_guards)
+    fork.monkeypatch.setattr(rounds, "run_guards", run_guards)
     report = fork.night()
-    fork.monkeypatch.setattr(nightly, "run_guards", green)
+    fork.monkeypatch.setattr(rounds, "run_guards", green)
     return report
 
 
@@ -124,7 +124,7 @@ def test_guards_do_not_begin_on_what_is_not_the_plan_s_any_more(fork: Fork) -> N
     pack = fork.folder.parent / "night.tar"
     assert fork.night(Part(Until.MERGE, pack=pack)).exit_code == 0
     fork.write("tests/regression/guard/test_it.py", "# another\ndef test_it() -> None: ...\n")
-    fork.monkeypatch.setattr(nightly, "run_guards", lambda *_, **__: pytest.fail("they ran"))
+    fork.monkeypatch.setattr(rounds, "run_guards", lambda *_, **__: pytest.fail("they ran"))
     report = fork.night(Part(Until.TEST, unpack=pack))
     assert (report.exit_code, f"{CHANGED}: guards of first" in report.failure) == (6, True), report.failure
 

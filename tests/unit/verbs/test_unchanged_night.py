@@ -13,13 +13,13 @@ from tests.unit.builders import TEN, A, B, Workshop, edit
 from tests.unit.verbs.fork_bench import release
 from tests.unit.verbs.night_bench import CONFIG, SOURCES, UPSTREAM, Fork, green
 
-from patchstack import nightly
 from patchstack.errors import Incomplete
 from patchstack.image import files
 from patchstack.model import Fingerprint, GuardOutcome, GuardReport, MergePlan, NightReport, Sha
 from patchstack.nightly import Part, Until
 from patchstack.store import cache_folder
 from patchstack.verbs import plan as plan_verb
+from patchstack.verbs import rounds
 
 GUARDS = ("guards of bed", "guards of extra", "guards of first", "guards of second")
 PLAIN = CONFIG.format(upstream=UPSTREAM, most=2)
@@ -256,12 +256,12 @@ def test_a_night_that_was_not_green_is_never_stamped(fork: Fork, code: int) -> N
     """Unchanged it runs again, and again, until it is promoted; then there is nothing to do."""
     fork.pull(9, {B: edit(TEN, 1, "nine")})
     before = fork.refs()
-    fork.monkeypatch.setattr(nightly, "run_guards", ENDS[code])
+    fork.monkeypatch.setattr(rounds, "run_guards", ENDS[code])
     for _ in range(2):
         report = fork.night()
         assert (report.exit_code, report.nothing_to_do, report.promotion) == (code, False, None), report.failure
         assert fork.refs() == before
-    fork.monkeypatch.setattr(nightly, "run_guards", green)
+    fork.monkeypatch.setattr(rounds, "run_guards", green)
     again = fork.night()
     assert (again.exit_code, again.promotion is not None) == (0, True), again.failure
     assert fork.night().nothing_to_do
@@ -270,18 +270,18 @@ def test_a_night_that_was_not_green_is_never_stamped(fork: Fork, code: int) -> N
 @pytest.mark.parametrize("code", ENDS)
 def test_nor_does_the_deployed_night_stand_for_one_that_was_not_green(fork: Fork, code: int) -> None:
     """The very plan that is deployed was tried again, and was not green: that it was green once proves nothing."""
-    fork.monkeypatch.setattr(nightly, "run_guards", ENDS[code])
+    fork.monkeypatch.setattr(rounds, "run_guards", ENDS[code])
     assert fork.night(force=True).exit_code == code
     report = fork.night()
     assert (report.exit_code, report.nothing_to_do) == (code, False)
-    fork.monkeypatch.setattr(nightly, "run_guards", green)
+    fork.monkeypatch.setattr(rounds, "run_guards", green)
     assert fork.night().promotion is not None
     assert fork.night().nothing_to_do
 
 
 def test_a_night_that_was_killed_is_as_if_it_had_not_been(fork: Fork) -> None:
     fork.pull(9, {B: edit(TEN, 1, "nine")})
-    fork.monkeypatch.setattr(nightly, "run_guards", _crash)
+    fork.monkeypatch.setattr(rounds, "run_guards", _crash)
     killed = fork.run(fork.night())
     killed.path(NightReport).unlink()  # as SIGKILL leaves it: stages, and no report
     report = fork.night()

@@ -1,0 +1,466 @@
+"""Who made a night red: the guards that were red are asked again on other trees, until `regress/blame.py` knows.
+
+Each tree is composed in git alone, laid beside the others, asked by the files of the guards in question, and forgotten.
+What was asked on one machine can be followed on another: there the answers are the record's, and all else is decided
+again (`follow`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from patchstack.compose.without import Against, against, bound_to, in_part
+from patchstack.culprits import Ask, Blame, Certainty, Culprit, Finding, Probe, Suspect, Target
+from patchstack.deadline import REASON, Deadline
+from patchstack.errors import LaneUnavailable, MachineError, PatchstackError, RemoteError, UsageError
+from patchstack.model import Composition, GuardOutcome, GuardReport, GuardResult, Kind, LedgerLine, Sha
+from patchstack.regress.bed import Bed
+from patchstack.regress.blame import decide
+from patchstack.regress.lane import run_lane
+from patchstack.regress.question import Answer, End, Item, Question, Red, Wanted
+from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.suites import BED_SUITE, Suite, files_of
+from patchstack.store import Run, now_utc
+from patchstack.verbs.selection import select
+from patchstack.verbs.test import default_jobs
+from patchstack.verbs.trees import forget_old_trees, lay_tree, leave_tree, open_bed, restored
+from patchstack.workplace import Workplace
+
+RED = frozenset({GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT})
+
+Reds = tuple[tuple[str, GuardOutcome], ...]
+
+
+def red_guards(report: GuardReport) -> Reds:
+    """What was red on the composed tree, each once."""
+    results = [said for run in report.runs if run.composed for said in run.results if said.outcome in RED]
+    return tuple({said.test: said.outcome for said in reversed(results)}.items())[::-1]
+
+
+def bed_is_red(report: GuardReport) -> tuple[str, ...]:
+    """The bed's own controls that are not green on the plain base: then nothing is known of anybody."""
+    bad = {*RED, GuardOutcome.FLAKY}
+    return tuple(
+        said.test
+        for run in report.runs
+        if run.is_ground
+        for said in run.results
+        if said.slug == BED_SUITE and said.outcome in bad
+    )
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a red night asks with."""
+
+    work: Workplace
+    run: Run
+    composition: Composition
+    last: LedgerLine | None
+    """What is deployed."""
+    before: Blame | None = None
+    """What was found out about what was composed before, in this same night."""
+    jobs: int | None = None
+    deadline: Deadline | None = None
+
+
+def find_guilty(asking: Asking, report: GuardReport) -> Blame | None:
+    """Who made the guards red that are so in ``report``; None where none is, or deploy.yaml allows no probe."""
+    work, made = asking.work, asking.composition
+    suites = _suites_by_file(work, made)
+    guards = tuple(red for red in red_guards(report) if _file_of(red[0]) in suites)
+    if not guards or work.config.blame.max_probes == 0:
+        return None
+    controls = bed_is_red(report)
+    if controls:
+        return _blame(asking, guards, (_broken_bed(asking, guards, controls),), ())
+    tonight = against(work.store(), made, asking.last)
+    with tempfile.TemporaryDirectory(prefix="patchstack-blame-") as scratch:
+        trees = _Trees(asking, tonight, suites, Path(scratch))
+        question = _question(asking, tonight, guards, suites, last=trees.can_ask_last())
+        work.progress(f"{len(guards)} guards are red: who among {len(question.items)} that changed is to blame?")
+        findings, probes = _inquire(question, trees.ask, _limit(asking))
+    return _blame(asking, guards, findings, probes)
+
+
+def _inquire(
+    question: Question, ask: Callable[[Wanted, int], tuple[Probe, Answer] | None], limit: Deadline | None
+) -> tuple[tuple[Finding, ...], tuple[Probe, ...]]:
+    """Ask until it is known; what is not by then is NARROWED. ``ask`` gives None where it cannot go on."""
+    probes: list[Probe] = []
+    answers: list[Answer] = []
+    while True:
+        decided = decide(question, answers)
+        if not isinstance(decided, Wanted):
+            return decided, tuple(probes)
+        over = limit is not None and limit.over
+        found = None if over else ask(decided, len(probes) + 1)
+        if found is None:
+            question = replace(question, max_probes=len(answers))
+            continue
+        probe, answer = found
+        probes.append(probe)
+        answers.append(answer)
+
+
+def _limit(asking: Asking) -> Deadline:
+    """When no probe begins any more: what deploy.yaml allows a night for all of them, and the night's own deadline."""
+    spent_s = sum(probe.seconds for probe in _probes_before(asking))
+    mine = Deadline.after(asking.work.config.blame.max_minutes, spent_s=spent_s)
+    night = asking.deadline
+    return night if night is not None and night.left_s() < mine.left_s() else mine
+
+
+def _probes_before(asking: Asking) -> Iterator[Probe]:
+    before = asking.before
+    while before is not None:
+        yield from before.probes
+        before = before.before
+
+
+def _blame(asking: Asking, reds: Reds, findings: Sequence[Finding], probes: Sequence[Probe]) -> Blame:
+    made = asking.composition
+    return Blame(
+        composition=made.commit,
+        tree=made.tree,
+        tests=reds,
+        findings=tuple(findings),
+        probes=tuple(probes),
+        left_out=tuple(bound_to(made, _shippable_without(made, findings))),
+        before=asking.before,
+    )
+
+
+def _broken_bed(asking: Asking, reds: Reds, controls: Sequence[str]) -> Finding:
+    more = f" and {len(controls) - 1} more" if len(controls) > 1 else ""
+    moved = asking.last is not None and asking.last.base_commit != asking.composition.base.commit
+    base = ", or the base, which is not that of the last promoted night" if moved else ""
+    detail = f"the bed's own control {controls[0]}{more} is red on the plain base: the machine, the test bed{base}"
+    return Finding(Certainty.INFRA, tuple(test for test, _ in reds), (), detail, ())
+
+
+# --- what follows --------------------------------------------------------------------------------------
+
+
+def _shippable_without(made: Composition, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Whom the night goes on without; nobody where what would be left is red, too, or must not be shipped."""
+    telling = [finding for finding in findings if finding.certainty is not Certainty.FLAKY]
+    if made.hotfix is not None or any(finding.certainty is not Certainty.CONFIRMED for finding in telling):
+        return ()
+    names = tuple(dict.fromkeys(finding.suspects[-1].name for finding in telling))
+    stay = set(must_stay(made))
+    return () if stay.intersection(bound_to(made, names)) or len(names) != len(guilty_topics(made, telling)) else names
+
+
+def guilty_topics(made: Composition, findings: Sequence[Finding]) -> dict[str, Finding]:
+    """Who is found guilty, by name: of several that fail only together the last in merge order."""
+    here = {topic.name for topic in made.included}
+    found: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.certainty is Certainty.CONFIRMED and finding.suspects and finding.suspects[-1].name in here:
+            found.setdefault(finding.suspects[-1].name, finding)
+    return found
+
+
+def must_stay(made: Composition) -> tuple[str, ...]:
+    """Patches that no night is shipped without: the required ones, and what a patch of tonight stands on."""
+    patches = [topic for topic in made.included if topic.kind is Kind.PATCH]
+    needed = {slug for topic in patches for slug in topic.requires}
+    return tuple(topic.name for topic in patches if topic.required or topic.name in needed)
+
+
+# --- the question --------------------------------------------------------------------------------------
+
+
+def _question(
+    asking: Asking, tonight: Against, reds: Reds, suites: Mapping[str, tuple[Suite, ...]], *, last: bool
+) -> Question:
+    made, changed = tonight.composition, set(tonight.changed)
+    goes = tonight.goes_with
+    spent = sum(1 for _ in _probes_before(asking))
+    return Question(
+        reds=tuple(
+            Red(test, outcome, _context(made, [suite.slug for suite in suites[_file_of(test)]], changed))
+            for test, outcome in reds
+        ),
+        items=tuple(
+            Item(
+                name=topic.name,
+                culprit=Culprit.PATCH if topic.kind is Kind.PATCH else Culprit.PULL,
+                head=topic.head,
+                goes_with=tuple(name for name in goes.get(topic.name, ()) if name in changed),
+                old=tonight.has_old(topic.name),
+            )
+            for topic in made.included
+            if topic.name in changed
+        ),
+        base=Suspect(Culprit.BASE, made.base.name, made.base.commit),
+        base_changed=tonight.base_changed,
+        removed=tuple(
+            Suspect(Culprit.PULL if "#" in name else Culprit.PATCH, name, head) for name, head in tonight.removed
+        ),
+        last=last,
+        max_probes=max(0, asking.work.config.blame.max_probes - spent),
+    )
+
+
+def _context(made: Composition, slugs: Sequence[str], changed: set[str]) -> tuple[str, ...]:
+    """Those of ``changed`` that are the patches of ``slugs``, or that these require."""
+    patches = {topic.name: topic for topic in made.included if topic.kind is Kind.PATCH}
+    found: set[str] = set()
+    waiting = [slug for slug in slugs if slug in patches]
+    while waiting:
+        slug = waiting.pop()
+        if slug not in found:
+            found.add(slug)
+            waiting += [name for name in patches[slug].requires if name in patches]
+    return tuple(slug for slug in patches if slug in found and slug in changed)
+
+
+def _suites_by_file(work: Workplace, made: Composition) -> dict[str, tuple[Suite, ...]]:
+    """Every test file that has a say on the composed tree, with the suites that it is of."""
+    found: dict[str, tuple[Suite, ...]] = {}
+    for suite in select(work, made, ()).suites:
+        if suite.slug != BED_SUITE:
+            for file in files_of(work.root, suite):
+                found[file] = (*found.get(file, ()), suite)
+            for path in suite.paths:  # of guards that never began only this is known
+                found.setdefault(path, (suite,))
+    return found
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
+
+
+# --- asking --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Trees:
+    """Asks trees; each is laid, heard and left."""
+
+    asking: Asking
+    tonight: Against
+    suites: Mapping[str, tuple[Suite, ...]]
+    scratch: Path
+    _bed: Bed | None = None
+    _bed_then: Bed | None = None
+    _laid: list[Path] = field(default_factory=list)
+
+    def can_ask_last(self) -> bool:
+        """Whether the last promoted tree is at hand, with the bed and the compiled parts of its release."""
+        last, work = self.asking.last, self.asking.work
+        if last is None or not work.store().has(f"{last.tree}^{{tree}}"):
+            return False
+        if not self.tonight.base_changed:
+            return True
+        try:
+            self._bed_then = self._bed_of_then(last)
+            lay_tree(work, last.tree, self._bed_then, release=_release_of(last))
+        except (LaneUnavailable, RemoteError, MachineError, PatchstackError) as error:
+            work.progress(f"the last promoted tree is of {last.base} and cannot be asked here: {error}")
+            return False
+        return True
+
+    def _bed_of_then(self, last: LedgerLine) -> Bed:
+        release = _release_of(last)
+        made = self.asking.composition.base
+        version = release.rpartition("==")[2] if release else made.version
+        return open_bed(self.asking.work, replace(made, name=last.base, version=version))
+
+    def ask(self, wanted: Wanted, number: int) -> tuple[Probe, Answer] | None:
+        """One probe; None where the deadline came before its end."""
+        begin = time.monotonic()
+        said = told(wanted.target)
+        self.asking.work.progress(f"probe {number}: {len(wanted.tests)} guards on {said}: {wanted.why}")
+        tree = self._tree(wanted.target)
+        runs: tuple[tuple[str, GuardOutcome], ...] = ()
+        if tree is not None:
+            try:
+                heard = self._heard(wanted, number, tree)
+            except (MachineError, OSError) as error:  # nothing was heard: it is asked once more
+                self.asking.work.progress(f"probe {number} came to nothing: {error}")
+                silence = tuple((test, GuardOutcome.MISSING) for test in wanted.tests)
+                heard = silence * wanted.times
+            if heard is None:
+                return None
+            runs = heard
+        seconds = round(time.monotonic() - begin, 3)
+        probe = Probe(number, said, tuple(sorted(wanted.target.without)), tree, runs, seconds, wanted.why)
+        self.asking.work.progress(f"probe {number}: {_summary(runs) if tree else End.DOES_NOT_COMPOSE.value}")
+        return probe, answer_of(wanted, probe)
+
+    def _tree(self, target: Target) -> Sha | None:
+        return tree_of(self.asking, self.tonight, target)
+
+    def _heard(self, wanted: Wanted, number: int, tree: Sha) -> tuple[tuple[str, GuardOutcome], ...] | None:
+        work, asking = self.asking.work, self.asking
+        last = asking.last if wanted.target.ask is Ask.LAST and self.tonight.base_changed else None
+        release = _release_of(last) if last else None
+        if last is not None:
+            bed = self._bed_then or self._bed_of_then(last)
+        else:
+            bed = self._bed = self._bed or open_bed(work, asking.composition.base)
+        laid = lay_tree(work, tree, bed, release=release)
+        subject = Subject(told(wanted.target), True, tree, laid)
+        files = {_file_of(test) for test in wanted.tests}
+        suites = list(self._suites(files))
+        keeping = Keeping(self.scratch / f"{number}", bed.key, "", "", Rerun.ALL, now_utc().date())
+        workers = min(asking.jobs or default_jobs(), len(suites))
+        found: list[tuple[str, GuardOutcome]] = []
+        try:
+            for again in range(wanted.times):
+                report = run_lane(
+                    "cpu",
+                    decide_steps(subject, suites, (), keeping),
+                    {},
+                    keeping,
+                    root=work.root,
+                    logs=asking.run.folder / "logs" / f"probe-{number}-{again + 1}",
+                    workers=workers,
+                    progress=lambda _: None,
+                    restore=lambda one: restored(work, one, release=release),
+                    deadline=asking.deadline,
+                )
+                results = [said for run in report.runs for said in run.results]
+                if any(said.reason == REASON for said in results):
+                    return None
+                found += [(test, outcome_of(test, results)) for test in wanted.tests]
+        finally:
+            if tree != asking.composition.tree:
+                leave_tree(laid.folder)
+                forget_old_trees(work.cache / "trees", keep=set())
+        return tuple(found)
+
+    def _suites(self, files: set[str]) -> Iterator[Suite]:
+        """One suite a file, of the first patch that it guards: what it says is the same for each."""
+        by_slug: dict[str, list[str]] = {}
+        suites: dict[str, Suite] = {}
+        for file in sorted(files):
+            suite = self.suites[file][0]
+            by_slug.setdefault(suite.slug, []).append(file)
+            suites[suite.slug] = suite
+        yield from (replace(suites[slug], paths=tuple(paths)) for slug, paths in by_slug.items())
+
+
+def _release_of(line: LedgerLine) -> str | None:
+    """``sglang==X`` where the line's base is a release of the index."""
+    name, found, version = line.base.partition("==")
+    if not found or "/" in name:
+        return None
+    try:
+        Version(version)
+    except InvalidVersion:
+        return None
+    return line.base
+
+
+def tree_of(asking: Asking, tonight: Against, target: Target) -> Sha | None:
+    """The tree that ``target`` means; None where it does not compose."""
+    if target.ask is Ask.LAST:
+        return asking.last.tree if asking.last else None
+    if not target.without:
+        return tonight.composition.tree
+    work = asking.work
+    made = in_part(work.store(), tonight, target.without, protected=work.config.pulls.protected)
+    return made.tree if made else None
+
+
+def told(target: Target) -> str:
+    """In words, as `Probe.target` has it."""
+    if not target.without:
+        return target.ask.value
+    return f"{target.ask.value} without {', '.join(sorted(target.without))}"
+
+
+def outcome_of(test: str, results: Sequence[GuardResult]) -> GuardOutcome:
+    """What ``test`` said; of a whole file, which could not be collected on tonight's tree, what all of it said."""
+    mine = [said.outcome for said in results if said.test == test]
+    if not mine:
+        file = _file_of(test)
+        whole = [said.outcome for said in results if said.test == file]
+        below = [said.outcome for said in results if _file_of(said.test) == file] if test == file else whole
+        mine = below
+    for outcome in (GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FAIL, GuardOutcome.FLAKY):
+        if outcome in mine:
+            return outcome
+    return GuardOutcome.PASS if mine and set(mine) == {GuardOutcome.PASS} else GuardOutcome.MISSING
+
+
+def answer_of(wanted: Wanted, probe: Probe) -> Answer:
+    """A probe as the planner hears it."""
+    if probe.tree is None:
+        return Answer(wanted.target, wanted.tests, (), End.DOES_NOT_COMPOSE)
+    outcomes = tuple((test, tuple(said for name, said in probe.outcomes if name == test)) for test in wanted.tests)
+    return Answer(wanted.target, wanted.tests, outcomes)
+
+
+def _summary(runs: Sequence[tuple[str, GuardOutcome]]) -> str:
+    counts: dict[str, int] = {}
+    for _, outcome in runs:
+        counts[outcome.value] = counts.get(outcome.value, 0) + 1
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+# --- on another machine --------------------------------------------------------------------------------
+
+
+def follow(asking: Asking, told_there: Blame, report: GuardReport | None) -> Blame:
+    """What follows from the answers that ``told_there`` has, all else decided here; `UsageError` where it does not fit.
+
+    ``report`` is what the guards said of this very composition, where that was handed on.
+
+    A job that runs the code of pull requests has written it: what a guard said on which tree is believed, as it is in
+    its results, and nothing else. So somebody can be left out whom it was lied about, if he is new in this night or
+    has changed in it, and nothing can come in.
+    """
+    work, made = asking.work, asking.composition
+    if (told_there.composition, told_there.tree) != (made.commit, made.tree):
+        raise UsageError(_not_of(f"it is of composition {told_there.composition[:12]}, not of {made.commit[:12]}"))
+    suites = _suites_by_file(work, made)
+    strange = [test for test, outcome in told_there.tests if _file_of(test) not in suites or outcome not in RED]
+    names = [test for test, _ in told_there.tests]
+    if strange or not names or len(names) != len(set(names)):
+        what = f"{strange[0][:80]!r} is no red guard of it" if strange else "it names no red guard, or one twice"
+        raise UsageError(_not_of(what))
+    controls = bed_is_red(report) if report is not None else ()
+    if controls:
+        return _blame(asking, told_there.tests, (_broken_bed(asking, told_there.tests, controls),), ())
+    tonight = against(work.store(), made, asking.last)
+    last = asking.last is not None and (
+        not tonight.base_changed or any(probe.target == Ask.LAST.value for probe in told_there.probes)
+    )
+    question = _question(asking, tonight, told_there.tests, suites, last=last)
+    recorded = iter(told_there.probes)
+
+    def ask(wanted: Wanted, number: int) -> tuple[Probe, Answer] | None:
+        probe = next(recorded, None)
+        if probe is None:
+            return None
+        tree = tree_of(asking, tonight, wanted.target)
+        runs = sorted(name for name, _ in probe.outcomes)
+        expected = sorted(test for test in wanted.tests for _ in range(wanted.times)) if tree else []
+        if (probe.number, probe.target, probe.tree, runs) != (number, told(wanted.target), tree, expected):
+            raise UsageError(_not_of(f"probe {number} is another than follows from those before it"))
+        without = tuple(sorted(wanted.target.without))
+        heard = replace(probe, without=without, why=wanted.why, seconds=max(0.0, float(probe.seconds)))
+        return heard, answer_of(wanted, heard)
+
+    findings, probes = _inquire(question, ask, None)
+    if len(probes) != len(told_there.probes):
+        raise UsageError(_not_of(f"it has {len(told_there.probes)} probes, and {len(probes)} follow from each other"))
+    return _blame(asking, told_there.tests, findings, probes)
+
+
+def _not_of(what: str) -> str:
+    return (
+        f"what was found out about the red guards is not of this night, nothing was moved: {what}; hand in what "
+        "`nightly --until test` packed of this very night"
+    )
