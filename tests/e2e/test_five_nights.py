@@ -14,33 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.quick_guards import use_quick_guards
 from tests.e2e.test_hotfix import amend
-from tests.e2e.test_night import GUARDS, MODULE, SLUG, Done, Place, copy_workplace, names
+from tests.e2e.test_night import SLUG, Done, Place, copy_workplace, names
 
 from patchstack.image import embedded
 from patchstack.image.registry import Registry
 
 SEVEN, EIGHT, NINE = (f"python/sglang/pull_{number}.py" for number in (7, 8, 9))
-
-BED = """\
-import os
-from pathlib import Path
-
-import pytest
-
-
-@pytest.mark.control
-def test_the_release_is_there() -> None:
-    assert (Path(os.environ["PATCHSTACK_TREE"]) / "python/sglang/version.py").is_file()
-"""
-GUARD = f"""\
-import os
-from pathlib import Path
-
-
-def test_it_is_there() -> None:
-    assert (Path(os.environ["PATCHSTACK_TREE"]) / "{MODULE}").is_file()
-"""
 
 
 @dataclass(frozen=True)
@@ -122,15 +103,7 @@ def left_out(report: dict[str, Any]) -> dict[str, str]:
 )
 def fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
     place = copy_workplace(tmp_path / "fork", SLUG)
-    bed = place.root / "tests" / "regression" / "bed"
-    shutil.rmtree(bed)  # its controls take minutes and are no business of this test
-    bed.mkdir()
-    (bed / "test_bed.py").write_text(BED)
-    if not request.param:
-        # The patch's own guards load SGLang; with images they do.
-        shutil.rmtree(place.root / GUARDS)
-        (place.root / GUARDS).mkdir()
-        (place.root / GUARDS / "test_module.py").write_text(GUARD)
+    use_quick_guards(place, bed_alone=request.param)
     return Fork(place, request.param)
 
 

@@ -1,4 +1,4 @@
-"""A hotfix on what is deployed, through the same gate: real release, real guards, and the whole command line."""
+"""A hotfix on what is deployed, through the same gate: real release, quick guards, and the whole command line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.e2e.quick_guards import use_quick_guards
 from tests.e2e.test_night import DIFF, SLUG, Done, Place, copy_workplace, names, without_hunk
-
-BED = """\
-import pytest
-
-
-@pytest.mark.control
-def test_the_tree_is_there() -> None:
-    import sglang  # noqa: F401
-"""
 
 
 def amend(place: Place, number: int, path: str, text: str) -> None:
@@ -39,10 +31,7 @@ def hotfix(place: Place, *argv: str) -> Done:
 def deployed(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A fork whose second night has #7, which was cut from the base, and #8, which was cut from the stack."""
     made = copy_workplace(tmp_path_factory.mktemp("deployed") / "fork", SLUG)
-    bed = made.root / "tests" / "regression" / "bed"
-    shutil.rmtree(bed)  # its own controls take minutes
-    bed.mkdir()
-    (bed / "test_bed.py").write_text(BED)
+    use_quick_guards(made)
     for day in (20, 21):
         done = made.run("nightly", "--local", "--json", PATCHSTACK_NOW=f"2026-11-{day}T02:00:00+00:00")
         assert done.code == 0, done.err

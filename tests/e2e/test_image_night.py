@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.quick_guards import use_quick_guards
 from tests.e2e.test_night import SLUG, Done, Place, copy_workplace
 from tests.support.image_registry import skopeo
 
@@ -27,6 +28,7 @@ LABEL = "io.github.acme.patchstack"
 def imaged(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
     """A workplace after one night that made an image."""
     place = copy_workplace(tmp_path_factory.mktemp("imaged") / "fork", SLUG)
+    use_quick_guards(place)
     return place, place.run("nightly", "--local", "--json", **NO_SWITCH)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.quick_guards import use_quick_guards
 from tests.e2e.test_night import SLUG, Done, Place, copy_workplace
 from tests.support.image_registry import LOGIN, Fault, FaultyProxy, faulty, registry
 
@@ -64,6 +65,7 @@ class Parts:
 def parts(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = tmp_path_factory.mktemp("parts")
     place = copy_workplace(folder / "fork", SLUG)
+    use_quick_guards(place)
     with registry(folder / "registry", login=LOGIN) as behind, faulty(behind) as proxy:
         config = place.root / "deploy.yaml"
         lines = config.read_text().splitlines(keepends=True)

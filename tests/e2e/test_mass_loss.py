@@ -6,28 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_night import GUARDS, MODULE, SLUG, Place, copy_workplace
-from tests.e2e.test_parts import BED
+from tests.e2e.quick_guards import use_quick_guards
+from tests.e2e.test_night import GUARDS, SLUG, Place, copy_workplace
 
 NUMBERS = (1, 2, 3)
-GUARD = f"""\
-import os
-from pathlib import Path
-
-
-def test_the_module_is_there() -> None:
-    assert (Path(os.environ["PATCHSTACK_TREE"]) / "{MODULE}").is_file()
-"""
 
 
 @pytest.fixture(scope="module")
 def deployed(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A fork whose deployed night has a patch and three pull requests."""
     place = copy_workplace(tmp_path_factory.mktemp("deployed") / "fork", SLUG)
-    for path, text in {"tests/regression/bed/test_bed.py": BED, f"{GUARDS}/test_it.py": GUARD}.items():
-        shutil.rmtree((place.root / path).parent)
-        (place.root / path).parent.mkdir()
-        (place.root / path).write_text(text)
+    use_quick_guards(place)
     first = place.night()
     assert first.code == 0, first.err
     for number in NUMBERS:

@@ -1,4 +1,4 @@
-"""A night in parts, each on a machine of its own, beside the same night in one process; real release, real guards."""
+"""A night in parts, each on a machine of its own, beside the same night in one process; real release, quick guards."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.quick_guards import use_quick_guards
 from tests.e2e.test_night import GUARDS, SLUG, Done, Place, copy_workplace
 
-from patchstack.nightly import NO_IMAGE_PART, NOT_OVER, Until
+from patchstack.nightly import NOT_OVER, Until
+from patchstack.verbs.rounds import NO_IMAGE_PART
 
-BED = """\
-import pytest
-
-
-@pytest.mark.control
-def test_the_tree_is_there() -> None:
-    import sglang  # noqa: F401
-"""
 WAITS = """\
 import signal
 
@@ -88,10 +82,7 @@ def write_members(pack: str, held: dict[str, bytes]) -> None:
 def published(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A fork with one promoted night, and pull requests on it: two that conflict, and one from `stack`."""
     place = copy_workplace(tmp_path_factory.mktemp("published") / "fork", SLUG)
-    bed = place.root / "tests" / "regression" / "bed"
-    shutil.rmtree(bed)
-    bed.mkdir()
-    (bed / "test_bed.py").write_text(BED)
+    use_quick_guards(place)
     first = place.night()
     assert first.code == 0, first.err
     place.propose(7, "python/sglang/seven.py", "SEVEN = 7\n")
