@@ -16,7 +16,7 @@ def describe_node(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
     cores = len(os.sched_getaffinity(0))
     gpus = [_field(path, "Model") for path in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
     parts = (f"{cores} x {_processor(proc)}", f"{_memory_gib(proc, cgroup)} GiB", ", ".join(gpus) or "no GPU")
-    return re.sub(r"[^ -~]|\s+", " ", ", ".join(parts))[:LONGEST]
+    return " ".join(re.sub(r"[^ -~]", " ", ", ".join(parts)).split())[:LONGEST]
 
 
 def _processor(proc: Path) -> str:
