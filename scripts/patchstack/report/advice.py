@@ -77,7 +77,7 @@ def _by_findings(report: NightReport) -> tuple[Line, ...]:
 
 
 def _mend(suspect: Suspect) -> Line:
-    who: Line = (Quoted(suspect.name), " is guilty, and the night could not go on without it: ")
+    who: Line = (Quoted(suspect.name), " is guilty, and was not left out: ")
     match suspect.culprit:
         case Culprit.PATCH:
             edit = Quoted(f"patchstack patch edit {suspect.name} FOLDER")
@@ -86,4 +86,4 @@ def _mend(suspect: Suspect) -> Line:
             back: Line = ("under ", Quoted("upstream"), " in ", Quoted("deploy.yaml"))
             return (*who, "mend what fails on it, or go back to the one before, ", *back, ".")
         case Culprit.PULL:
-            return (*who, "mend it, or keep it out with the label ", Quoted("blocked"), ".")
+            return (*who, "have its author mend it, or keep it out with the label ", Quoted("blocked"), ".")

@@ -51,8 +51,8 @@ def without_the_guilty(report: NightReport) -> bool:
 def lead(report: NightReport) -> tuple[Line, ...]:
     """What was found, in one line, and who is left out for it; nothing where nobody asked."""
     found = [_in_short(finding) for blame in rounds(report.blame) for finding in blame.findings]
-    if report.blame is None or not (found or guilty(report)):
-        return ()
+    if report.failure and report.blame and report.composition and report.blame.composition == report.composition.commit:
+        found = []  # the failure has said so
     shown = words.joined(found[:_FEW])
     more = f"; {words.more(len(found) - _FEW)}" if len(found) > _FEW else ""
     said: list[Line] = [("Blame: ", *shown, f"{more}.")] if found else []

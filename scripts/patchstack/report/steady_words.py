@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from patchstack.model import GuardOutcome, GuardReport, GuardResult, NightReport, Quarantined, TreeRun
+from patchstack.model import Attempt, GuardOutcome, GuardReport, GuardResult, NightReport, Quarantined, TreeRun
 from patchstack.report import words
 from patchstack.report.blame_words import outcome_said, sentence
 from patchstack.report.page import Badge, Line, Prose, Quoted, Section
@@ -14,6 +14,8 @@ RUN_AGAIN, QUARANTINE = "Run again", "Quarantine"
 ROWS = 30
 _FEW = 5
 _UNSTEADY = GuardOutcome.FLAKY
+_BED = "bed"
+"""The slug of the bed's own controls, which must pass on every tree (`GuardResult.slug`)."""
 
 
 def sections(report: GuardReport | None, green_nights: Sequence[tuple[str, int]] = ()) -> tuple[Section, ...]:
@@ -56,10 +58,13 @@ def flaky(report: GuardReport) -> tuple[Line, ...]:
 
 
 def attempts_said(run: TreeRun, result: GuardResult) -> Line:
-    reason: Line = (": ", Prose(result.reason)) if result.reason else ()
-    before = [_attempt(attempt.outcome, attempt.duration_s, attempt.reason) for attempt in result.attempts[:_FEW]]
+    """Its outcome with those before it; a flaky guard has no other than those of its attempts."""
+    ends = words.joined([_attempt(attempt) for attempt in result.attempts[:_FEW]], ", then ")
     more = f" and {len(result.attempts) - _FEW} more" if len(result.attempts) > _FEW else ""
-    earlier: Line = ("; before that ", *words.joined(before, ", then "), more) if before else ()
+    reason: Line = (": ", Prose(result.reason)) if result.reason else ()
+    earlier: Line = ("; before that ", *ends, more) if ends else ()
+    if ends and result.outcome is _UNSTEADY:
+        reason, earlier = (": ", *ends, more), ()
     return (
         Quoted(result.test),
         " on ",
@@ -71,9 +76,11 @@ def attempts_said(run: TreeRun, result: GuardResult) -> Line:
     )
 
 
-def _attempt(outcome: GuardOutcome, took_s: float, reason: str) -> Line:
-    why: Line = (" (", Prose(reason), ")") if reason else ()
-    return (Badge(outcome_said(outcome)), f" in {words.seconds(took_s)} s", *why)
+def _attempt(attempt: Attempt) -> Line:
+    why: Line = (" (", Prose(attempt.reason), ")") if attempt.reason else ()
+    machine = (" with its machine",) if attempt.by_machine else ()
+    took = f" in {words.seconds(attempt.duration_s)} s" if attempt.duration_s else ""  # of a probe it is told there
+    return (Badge(outcome_said(attempt.outcome)), *machine, took, *why)
 
 
 # --- quarantine ---
@@ -99,7 +106,7 @@ def _quarantine(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[S
 
 def quarantined(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[Line, ...]:
     """Each entry, the expired ones first, and each result that no entry of the report explains."""
-    results = [result for run in report.runs if not run.mutant for result in run.results]
+    results = [result for run in report.runs for result in run.results if run.composed or result.slug == _BED]
     kept = [_look(entry, results, green_nights) for entry in report.quarantine]
     lines = [_entry(one) for one in sorted(kept, key=lambda one: (not one.entry.expired, one.entry.until))]
     alone = [

@@ -61,6 +61,25 @@ def test_many_attempts_are_counted() -> None:
     assert text.endswith(f"pass; before that {', then '.join(['crash in 1.0 s'] * 5)} and 2 more")
 
 
+def test_a_flaky_guard_is_told_by_its_attempts_and_one_without_them_by_its_reason() -> None:
+    run = TreeRun("composed", True, sha("e"), ())
+    flaky = replace(GUARD, outcome=GuardOutcome.FLAKY, reason="on one tree")
+    attempts = (
+        Attempt(GuardOutcome.TIMEOUT, "5 s", 5.0),
+        Attempt(GuardOutcome.PASS, "", 1.0),
+        Attempt(GuardOutcome.PASS, "probe 1", 0.0),
+    )
+
+    assert plain(steady_words.attempts_said(run, replace(flaky, attempts=attempts))).endswith(
+        "flaky: timeout in 5.0 s (5 s), then pass in 1.0 s, then pass (probe 1)"
+    )
+    assert plain(steady_words.attempts_said(run, flaky)).endswith(" on composed: flaky: on one tree")
+    machine = replace(GUARD, attempts=(Attempt(GuardOutcome.CRASH, "killed", 1.0, by_machine=True),))
+    assert plain(steady_words.attempts_said(run, machine)).endswith(
+        "pass; before that crash with its machine in 1.0 s (killed)"
+    )
+
+
 def test_what_kills_mutants_is_not_run_again() -> None:
     mutant = replace(fixed_night.MUTANTS[0], results=(replace(GUARD, outcome=GuardOutcome.FLAKY),))
 
@@ -97,6 +116,19 @@ def test_what_a_quarantined_guard_said_tonight() -> None:
     assert told(GUARD, nights={GUARD.test: 3, "other": 1}) == "pass, green 3 nights in a row."
     # Of several parameters the one that was red last counts; what is red tonight has no row.
     assert told(GUARD, nights={f"{GUARD.test}[1]": 3, f"{GUARD.test}[2]": 2}) == "pass, green 2 nights in a row."
+
+
+def test_where_a_guard_is_meant_to_fail_it_says_nothing_of_its_quarantine() -> None:
+    failed = replace(GUARD, outcome=GuardOutcome.FAIL, reason="as it should")
+    control = replace(GUARD, test="tests/regression/bed/test_bed.py::test_it", slug="bed")
+    ground = TreeRun("base", False, sha("9"), (failed, control))
+    both = (ENTRY, replace(ENTRY, test="tests/regression/bed/test_bed.py", until="2026-12-05"))
+    one, bed = steady_words.quarantined(
+        replace(fixed_night.TESTS, runs=(TreeRun("composed", True, sha("e"), (GUARD,)), ground), quarantine=both), {}
+    )
+
+    assert "Tonight pass." in plain(one)
+    assert "Tonight pass." in plain(bed)
 
 
 def test_an_expired_entry_is_told_first_and_excuses_nothing() -> None:
