@@ -15,7 +15,7 @@ _PLAIN_KEYS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "
 
 
 class YamlProblem(ValueError):
-    """Text that is no plain YAML mapping; ``line`` counts from 1."""
+    """Text that is no plain YAML of the kind that it must be; ``line`` counts from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -43,10 +43,25 @@ class _PlainLoader(yaml.SafeLoader):
 
 def compose_mapping(text: str) -> yaml.MappingNode:
     """The node tree of ``text``; `YamlProblem` when it is not plain YAML or not a mapping."""
+    root = _compose(text)
+    if not isinstance(root, yaml.MappingNode):
+        raise YamlProblem(1 if root is None else root.start_mark.line + 1, "it must be a mapping")
+    return root
+
+
+def compose_list(text: str) -> yaml.SequenceNode:
+    """The node tree of ``text``; `YamlProblem` when it is not plain YAML or not a list."""
+    root = _compose(text)
+    if not isinstance(root, yaml.SequenceNode):
+        raise YamlProblem(1 if root is None else root.start_mark.line + 1, "it must be a list")
+    return root
+
+
+def _compose(text: str) -> yaml.Node | None:
     try:
-        root = yaml.compose(text, Loader=_PlainLoader)
-        if not isinstance(root, yaml.MappingNode):
-            raise YamlProblem(1 if root is None else root.start_mark.line + 1, "it must be a mapping")
+        root: yaml.Node | None = yaml.compose(text, Loader=_PlainLoader)
+        if root is None:
+            return None
         wrong = next((key for _, key, _ in _pairs(root, ()) if key.tag not in _PLAIN_KEYS), None)
     except yaml.MarkedYAMLError as error:
         raise _problem(error) from error
@@ -73,7 +88,7 @@ def construct(root: yaml.Node) -> Any:
         loader.dispose()
 
 
-def repeated_keys(root: yaml.MappingNode) -> list[tuple[int, str]]:
+def repeated_keys(root: yaml.Node) -> list[tuple[int, str]]:
     """Line and dotted path of every key that stands a second time in its mapping."""
     seen: set[tuple[int, str]] = set()
     found = []

@@ -1,7 +1,8 @@
 """The verdict for each channel: a channel moves only when all that it needs ran and passed.
 
 It is the verdict on one composition. A report of other trees, of some of its patches only, or on a
-composition that lacks a patch on request, leaves something open: INCOMPLETE, never PASS.
+composition that lacks a patch on request, leaves something open: INCOMPLETE, never PASS. A guard that is flaky holds
+the channels that say so, and many of them hold all; one that is in quarantine holds none, until its day.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from patchstack.model import (
     Composition,
     GuardOutcome,
     GuardReport,
+    GuardResult,
     ImageCheck,
     ImageRef,
     ImageResult,
@@ -20,6 +22,7 @@ from patchstack.model import (
     Kind,
     Look,
     Measures,
+    Quarantined,
     Reason,
     Sha,
     Standing,
@@ -28,6 +31,7 @@ from patchstack.model import (
     Verdicts,
 )
 from patchstack.regress.ground import BASE, Ground
+from patchstack.regress.quarantine import EXCUSABLE, is_excused, overdue
 from patchstack.regress.suites import BED_SUITE
 from patchstack.regress.trend import said_to_gate
 
@@ -36,8 +40,23 @@ CUDA = "cuda"
 _SHOWN = 3
 """Names of scenarios in one reason; the report has all of them."""
 _GREEN = GuardOutcome.PASS
-_RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FLAKY}
+_RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT}
+_RED_CHECK = {*_RED, GuardOutcome.FLAKY}
+"""Of an image: nobody excuses it there."""
+_EXCUSED = {*EXCUSABLE, GuardOutcome.QUARANTINED}
 _NOT_PROVEN = {Standing.BROKEN, Standing.UNPROVEN, Standing.UNGUARDED}
+
+
+@dataclass(frozen=True)
+class Lenience:
+    """What is said of guards that are neither green nor red."""
+
+    holds: frozenset[str] = frozenset()
+    """Channels that a flaky guard keeps where they are."""
+    max_flaky: int | None = None
+    """More than this keep every channel; None: however many there are."""
+    quarantine: tuple[Quarantined, ...] = ()
+    """The file as it is now, whatever a report says of it."""
 
 
 def judge(
@@ -49,27 +68,42 @@ def judge(
     image_tests: ImageTests | None = None,
     runtime: str = "",
     measures: Measures | None = None,
+    lenience: Lenience | None = None,
 ) -> Verdicts:
     """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs.
 
     ``grounds`` has for each patch of the composition the tree on which its guards must have failed. ``image`` is what
     became of its image (None: nobody has tried), ``image_tests`` what was seen inside, and ``runtime`` the one that
     deploy.yaml says for the lane's image; empty where it says none. ``measures`` are tonight's numbers as they were
-    judged; None where no metric is declared.
+    judged; None where no metric is declared. ``lenience``: none at all where it is None.
     """
-    red, open_ends = _of_cpu_lane(report)
-    numbers = said_to_gate(measures)
-    red, open_ends = [*red, *numbers.red], [*open_ends, *numbers.open_ends]
-    open_ends = [*_beside_the_composition(composition, grounds, report), *open_ends]
+    lenience = lenience or Lenience(frozenset(channels))
+    lane, numbers = _of_cpu_lane(report, lenience), said_to_gate(measures)
+    red = [*lane.red, *numbers.red]
+    open_ends = [*_beside_the_composition(composition, grounds, report), *lane.open_ends, *numbers.open_ends]
     every_need = sorted({need for needs in channels.values() for need in needs})
     not_run = {need: _not_run(need, report) for need in every_need}
     found = _of_image(composition, image, image_tests, runtime, not_run.get(IMAGE, ""))
     if not found.open_ends and not found.red:
         not_run.pop(IMAGE, None)  # it is there, also for a channel that does not need it
-    verdicts = (_verdict(name, needs, not_run, red, open_ends, found) for name, needs in channels.items())
-    return Verdicts(
-        tuple(replace(said, warnings=numbers.warnings) if CPU in channels[said.channel] else said for said in verdicts)
-    )
+    verdicts = []
+    for name, needs in channels.items():
+        holding = lane.flaky if name in lenience.holds else ()
+        said = _verdict(name, needs, not_run, red, [*open_ends, *holding], found)
+        warnings = (*(() if holding else lane.flaky), *lane.warnings, *numbers.warnings)
+        verdicts.append(replace(said, warnings=warnings) if CPU in needs else said)
+    return Verdicts(tuple(verdicts))
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What makes the `cpu` lane red, what keeps it from being complete, and what somebody should know."""
+
+    red: tuple[str, ...]
+    open_ends: tuple[str, ...]
+    flaky: tuple[str, ...]
+    """It depends on the channel what follows."""
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,8 +159,8 @@ def _of_image(
     if (tests.repository, tests.digest) != (image.repository, image.digest):
         other = f"{tests.repository}@{tests.digest[:19]}"
         return _Image((), (f"it needs image, and what was looked at is {other}, not {said}",))
-    red = tuple(_told(check) for check in tests.checks if check.outcome in _RED)
-    open_ends = [_told(check) for check in tests.checks if check.outcome not in _RED and not _in_order(check, image)]
+    red = tuple(_told(check) for check in tests.checks if check.outcome in _RED_CHECK)
+    open_ends = [_told(check) for check in tests.checks if check.outcome not in _RED_CHECK and not _in_order(check, image)]
     seen = [check.name for check in tests.checks]
     open_ends += [f"image: {look.value}: nobody looked" for look in Look if look.value not in seen]
     open_ends += [f"image: {name}: it answers twice" for name in sorted(set(seen)) if seen.count(name) > 1]
@@ -151,21 +185,20 @@ def _in_order(check: ImageCheck, image: ImageRef) -> bool:
 def _not_run(need: str, report: GuardReport) -> str:
     """`` (2 scenarios: a, b)``; nothing where there are none."""
     tests = [scenario.test for scenario in report.not_run if scenario.lane == need]
-    shown = [*tests[:_SHOWN], *([f"{len(tests) - _SHOWN} more"] if len(tests) > _SHOWN else [])]
     count = f"{len(tests)} scenario{'' if len(tests) == 1 else 's'}"
-    return f" ({count}: {', '.join(shown)})" if tests else ""
+    return f" ({count}: {_some(tests)})" if tests else ""
 
 
-def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
-    """What makes the lane red, and what keeps it from being complete.
-
-    On its ground a guard is meant to fail; of what runs there only the bed's own controls must be green.
-    """
+def _of_cpu_lane(report: GuardReport, lenience: Lenience) -> _Lane:
+    """What its guards say; on its ground a guard is meant to fail, and only the bed's own controls are not."""
     runs = [run for run in report.runs if not run.beside]
-    results = [result for run in runs for result in run.results if run.composed or result.slug == BED_SUITE]
-    red = [f"{result.test}: {result.outcome.value}: {result.reason}" for result in results if result.outcome in _RED]
-    # Whatever is neither green nor red did not run, quarantined ones too: it is never green.
-    missing = [f"{r.test}: {r.outcome.value}: {r.reason}" for r in results if r.outcome not in {*_RED, _GREEN}]
+    every = [result for run in runs for result in run.results if run.composed or result.slug == BED_SUITE]
+    excused = [said for said in every if said.outcome in _EXCUSED and is_excused(said, lenience.quarantine)]
+    results = [said for said in every if said not in excused]
+    red = [_said(result) for result in results if result.outcome in _RED]
+    red += overdue(lenience.quarantine)
+    # Whatever is neither green nor red did not run: it is never green. Nor is what no entry excuses any more.
+    missing = [_said(result) for result in results if result.outcome not in {*_RED, _GREEN, GuardOutcome.FLAKY}]
     unproven = [
         f"patch {proof.slug} is {proof.standing.value}: {proof.detail}"
         for proof in report.proofs
@@ -173,7 +206,24 @@ def _of_cpu_lane(report: GuardReport) -> tuple[list[str], list[str]]:
         if proof.standing in _NOT_PROVEN and not (proof.standing is Standing.BROKEN and (red or missing))
     ]
     nothing = [] if any(result.outcome is GuardOutcome.PASS for result in results) else ["no guard ran and passed"]
-    return red, [*missing, *unproven, *nothing]
+    flaky = [_said(result) for result in results if result.outcome is GuardOutcome.FLAKY]
+    most = lenience.max_flaky
+    too_many = most is not None and len(flaky) > most
+    many = [f"flaky guards: {len(flaky)}, and tests.max_flaky allows {most}"] if too_many else []
+    again = [result.test for result in results if result.outcome is _GREEN and result.attempts]
+    warnings = list(map(_said, excused))
+    if again:
+        warnings.append(f"passed only when they ran again, for their process had died: {_some(again)}")
+    return _Lane(tuple(red), (*missing, *many, *unproven, *nothing), tuple(flaky), tuple(warnings))
+
+
+def _said(result: GuardResult) -> str:
+    return f"{result.test}: {result.outcome.value}: {result.reason}"
+
+
+def _some(tests: Sequence[str]) -> str:
+    shown = [*tests[:_SHOWN], *([f"{len(tests) - _SHOWN} more"] if len(tests) > _SHOWN else [])]
+    return ", ".join(shown)
 
 
 def _beside_the_composition(

@@ -15,6 +15,7 @@ from patchstack.model import GuardOutcome, GuardResult, Mutant, Proof, Standing,
 _GREEN = {GuardOutcome.PASS}
 _OWN_FAILURE = {GuardOutcome.FAIL}
 """Where it must fail only the guard's own assertion counts; an import error or a crash proves nothing."""
+_DOUBTFUL = {GuardOutcome.FLAKY, GuardOutcome.QUARANTINED}
 
 Results = Mapping[str, GuardResult]
 """By test."""
@@ -67,6 +68,25 @@ class _Results:
 
 
 def _judge(mutants: Sequence[Mutant], said: _Results) -> tuple[Standing, str]:
+    """What those say that can be relied on; the others count for nothing, whatever they say elsewhere."""
+    doubtful = sorted(name for name, result in said.with_it.items() if result.outcome in _DOUBTFUL)
+    standing, detail = _standing(mutants, _without(said, doubtful))
+    if not doubtful:
+        return standing, detail
+    if standing in (Standing.REDUNDANT, Standing.UNGUARDED):
+        return Standing.UNPROVEN, f"flaky, or in quarantine: {_some(doubtful)}; else {detail}"
+    return standing, f"{detail}; flaky, or in quarantine: {_some(doubtful)}"
+
+
+def _without(said: _Results, tests: Sequence[str]) -> _Results:
+    def rest(results: Results) -> Results:
+        return {name: result for name, result in results.items() if name not in tests}
+
+    on_mutants = {name: rest(results) for name, results in said.on_mutants.items()}
+    return _Results(rest(said.with_it), rest(said.without_it), on_mutants)
+
+
+def _standing(mutants: Sequence[Mutant], said: _Results) -> tuple[Standing, str]:
     killers = {name: result for name, result in said.with_it.items() if result.kills}
     with_it = {name: result for name, result in said.with_it.items() if name not in killers}
     without_it = said.without_it

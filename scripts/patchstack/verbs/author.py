@@ -24,10 +24,11 @@ from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
 from patchstack.regress.declared import Declared, Guarding, read_declared
 from patchstack.regress.kills import read_kills
+from patchstack.regress.quarantine import read_quarantine
 from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
 from patchstack.report.table import PatchRow, patch_table
-from patchstack.store import write_whole
+from patchstack.store import now_utc, write_whole
 from patchstack.upstream.provider import resolve_base
 from patchstack.workplace import Workplace
 
@@ -41,7 +42,10 @@ class Validated:
 
 
 def validate(config_path: Path) -> Validated:
-    """Check deploy.yaml, every front matter and what guards say of themselves; `ConfigError` with all problems."""
+    """Check deploy.yaml, every front matter, what guards say of themselves, and the quarantine.
+
+    `ConfigError` with all problems.
+    """
     problems: list[str] = []
     config: Config | None = None
     patches: tuple[Patch, ...] | None = None
@@ -65,8 +69,13 @@ def validate(config_path: Path) -> Validated:
             if not slugs.get(slug)
         ]
     if config is not None and patches is not None:
+        root, tests = config_path.absolute().parent, None
         try:
-            declared_in(config_path.absolute().parent, config, patches)
+            tests = {test.test for test in declared_in(root, config, patches)}
+        except ConfigError as error:
+            problems += error.problems
+        try:
+            read_quarantine(root, now_utc().date(), tests)
         except ConfigError as error:
             problems += error.problems
     if problems:

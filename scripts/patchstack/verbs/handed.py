@@ -14,18 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchstack.errors import UsageError
-from patchstack.model import Composition, GuardReport, ImageTests, Look, Past, TreeRun
+from patchstack.model import Composition, GuardOutcome, GuardReport, ImageTests, Look, Past, TreeRun
+from patchstack.regress.attempts import follows
 from patchstack.regress.expected import completed
 from patchstack.regress.metrics import Metric, measuring
 from patchstack.regress.prove import prove
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 from patchstack.release.ledger import is_one_line
 from patchstack.verbs.measure import LAST_PROMOTED, metrics_of, peer_of
+from patchstack.verbs.quarantine import problems_of_quarantine
 from patchstack.verbs.selection import Selection, dues_of, select
 from patchstack.workplace import Workplace
 
 LANE = "cpu"
 _SHOWN = 3
+MOST_ATTEMPTS = 100
+"""Of one guard: those of the lane, and a blame's."""
 
 Where = tuple[str, bool, str, str, bool]
 """Label, whether it is the composed tree, the tree, the mutant on it, and whether it is only measured beside."""
@@ -75,6 +79,8 @@ def _problems(
     if report.proofs != prove(selection.claims, report.runs):
         yield "what they are said to prove does not follow from them"
     yield from _problems_of_numbers(metrics, report)
+    yield from _problems_of_attempts(report)
+    yield from problems_of_quarantine(work, report)
 
 
 def _problems_of_numbers(metrics: Sequence[Metric], report: GuardReport) -> Iterator[str]:
@@ -87,6 +93,16 @@ def _problems_of_numbers(metrics: Sequence[Metric], report: GuardReport) -> Iter
             mine = result.test.partition("[")[0]
             if any(tests.get(one.metric) != mine or not math.isfinite(one.value) for one in result.samples):
                 yield f"{result.test} on {run.label} says numbers that it is not to measure"
+
+
+def _problems_of_attempts(report: GuardReport) -> Iterator[str]:
+    """A pass that does not follow from what was before it; all other ends are no better than what they say."""
+    for run in report.runs:
+        for said in run.results:
+            if len(said.attempts) > MOST_ATTEMPTS:
+                yield f"{said.test} on {run.label} ran {len(said.attempts) + 1} times"
+            elif said.outcome is GuardOutcome.PASS and not follows(said):
+                yield f"{said.test} on {run.label} passed after it had not, and is not called flaky"
 
 
 def _unheard(work: Workplace, selection: Selection, composition: Composition, report: GuardReport) -> Iterator[str]:

@@ -19,6 +19,7 @@ from patchstack.model import Composition, Hotfix
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.regress.suites import find_suites, support_digest
+from patchstack.verbs.quarantine import quarantine_inputs
 from patchstack.workplace import Workplace
 
 _SHOWN = 5
@@ -37,11 +38,17 @@ def skips(work: Workplace, hotfix: Hotfix | None = None) -> Mapping[str, str]:
 def read_inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
     """Digests of what decides the proof and the image, and the lane's settings that decide what is merged on what."""
     suites = find_suites(work.root, [(patch.slug, patch.guards) for patch in patches])
-    channels = [f"{name}: {' '.join(sorted(needs.needs))}" for name, needs in sorted(work.config.channels.items())]
+    channels = [
+        f"{name}: {' '.join(sorted(channel.needs))} {channel.flaky}"
+        for name, channel in sorted(work.config.channels.items())
+    ]
+    tests = work.config.tests
     return {
         "test bed": support_digest(work.root),
         **{f"guards of {suite.slug}": suite.digest for suite in suites},
         "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
+        "tests": f"{tests.retries} retries, {tests.max_flaky} flaky",
+        "quarantine": quarantine_inputs(work),
         "image": recipe_digest(work.lane.image),
         "upstream": work.upstream_words,
         "optional": " ".join(sorted(work.lane.optional)),

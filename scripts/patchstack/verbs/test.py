@@ -24,6 +24,7 @@ from patchstack.regress.suites import BED_SUITE, files_of
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.history import past_of
 from patchstack.verbs.measure import judged_measures, measured
+from patchstack.verbs.quarantine import lenience_now, with_quarantine
 from patchstack.verbs.selection import Selection, grounds_of, select, within
 from patchstack.verbs.shards import answered, shard_of
 from patchstack.verbs.trees import MutantTrees, forget_old_trees, lay_tree, open_bed, restored, sweep_mutants
@@ -105,6 +106,7 @@ def run_guards(
         report = measured(work, run, composition, report, selection.suites, bed, composed, deadline)
     if mine is not None:
         report = replace(answered(work, report, whole, composition.tree, [mine]), shard=mine)
+    report = with_quarantine(work, report, whole)
     write_report(run, report)
     return report
 
@@ -186,7 +188,7 @@ def verdicts_on(
     runtime = work.lane.image.runtime if work.lane.image else ""
     measures = judged_measures(work, composition, report, past)
     grounds = grounds_of(work.store(), composition)
-    return judge(needs, composition, grounds, report, image, image_tests, runtime, measures)
+    return judge(needs, composition, grounds, report, image, image_tests, runtime, measures, lenience_now(work))
 
 
 def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
