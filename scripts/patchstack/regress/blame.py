@@ -14,6 +14,10 @@ from patchstack.regress.inquiry import Conclusion, Conclusions, Inquiry, Need
 from patchstack.regress.question import Answer, Question, Red, Wanted
 from patchstack.regress.subsets import Subsets
 
+AT_ONCE = 8
+"""Guards that are asked about: who breaks what all import makes all red, and each probe would take as long as a night.
+When one of these has a culprit, the others are left to the tests of what remains without it."""
+
 
 def decide(question: Question, answers: Sequence[Answer]) -> Wanted | tuple[Finding, ...]:
     """The next probe, or, when there is none, at least one finding for every red test, in the order of the question.
@@ -21,11 +25,29 @@ def decide(question: Question, answers: Sequence[Answer]) -> Wanted | tuple[Find
     ``answers`` are those to the probes that it asked for before, all of them, oldest first: `Finding.probes` counts
     them from 1. When the time is over, ask with ``max_probes=len(answers)``: what is open then is NARROWED.
     """
-    inquiries = [(red, _follow(question, red, answers)) for red in question.reds]
-    needs = [(red, result) for red, result in inquiries if isinstance(result, Need)]
-    if needs and len(answers) < question.max_probes:
-        return _wanted(question, needs, answers)
-    return _findings(answers, [(red, _conclusions(result)) for red, result in inquiries])
+    waiting = _spread(question.reds)
+    concluded: dict[Red, Conclusions] = {}
+    guilty: tuple[Conclusion, ...] = ()
+    while waiting and not guilty:
+        some, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+        inquiries = [(red, _follow(question, red, answers)) for red in some]
+        needs = [(red, result) for red, result in inquiries if isinstance(result, Need)]
+        if needs and len(answers) < question.max_probes:
+            return _wanted(question, needs, answers)
+        concluded |= {red: _conclusions(result) for red, result in inquiries}
+        guilty = tuple(one for red in some for one in concluded[red] if one.certainty is Certainty.CONFIRMED)
+    concluded |= {red: (_not_asked(guilty),) for red in waiting}
+    return _findings(answers, [(red, concluded[red]) for red in question.reds])
+
+
+def _spread(reds: Sequence[Red]) -> list[Red]:
+    """The first of every file, then the second of every file, and so on."""
+    rank: dict[Red, int] = {}
+    seen: dict[str, int] = {}
+    for red in reds:
+        file = red.test.partition("::")[0]
+        rank[red] = seen[file] = seen.get(file, -1) + 1
+    return sorted(reds, key=rank.__getitem__)
 
 
 def _follow(question: Question, red: Red, answers: Sequence[Answer]) -> Need | Conclusions:
@@ -64,6 +86,13 @@ def _conclusions(result: Need | Conclusions) -> Conclusions:
     if not isinstance(result, Need):
         return result
     return (Conclusion(Certainty.NARROWED, result.among, f"no probe was left to tell {result.why}"),)
+
+
+def _not_asked(guilty: Iterable[Conclusion]) -> Conclusion:
+    suspects = dict.fromkeys(suspect for one in guilty for suspect in one.suspects)
+    return Conclusion(
+        Certainty.NARROWED, tuple(suspects), "it was not asked for itself: others have found these guilty"
+    )
 
 
 def _findings(answers: Sequence[Answer], concluded: Iterable[tuple[Red, Conclusions]]) -> tuple[Finding, ...]:

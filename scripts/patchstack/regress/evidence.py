@@ -98,12 +98,12 @@ class Evidence:
         return None
 
     def heard_by(self, target: Target, runs: int) -> int:
-        """How many answers there were when ``target`` had been run so often."""
+        """How many answers there were when ``target`` had been run so often, or was found not to compose."""
         tally = Tally()
         for number, answer in enumerate(self.answers, 1):
             if answer.target == target:
                 self._count(tally, answer)
-            if tally.words >= runs:
+            if tally.words >= runs or not tally.composes:
                 return number
         return len(self.answers)
 

@@ -21,7 +21,7 @@ PROOF = 6
 """Runs that must fail with a suspect, and as many that must pass without, before it is guilty: a guard that fails by
 chance, at whatever rate, does all that once in 4,096 nights at most."""
 PROOF_OF_SEVERAL = 8
-"""The same where several are suspected: there are more ways to be wrong."""
+"""The same where several are suspected, or the base: there are more ways to be wrong."""
 TRIED = 8
 """Runs on tonight's tree before a guard that fails elsewhere too is taken to fail there always, not by chance."""
 MOST = 4
@@ -98,9 +98,7 @@ class Inquiry:
         if self._comparable:
             reading = yield self._need(LAST, TWICE, "whether it fails on the last promoted tree as well")
             if reading is Reading.FAILS:
-                detail = (
-                    "it fails on the last promoted tree as well: the machine, the test bed, or the guard is not as then"
-                )
+                detail = "it fails on the last promoted tree as well: machine, test bed or guard are not what they were"
                 return (Conclusion(Certainty.INFRA, (), detail),)
         reading = yield self._need(self._bare, TWICE, "whether it fails without all that changed")
         if reading is Reading.FAILS:
@@ -135,7 +133,7 @@ class Inquiry:
         staying = tuple(item.suspect for item in question.items if item.name in {*self._red.context, *wider.stay})
         if question.base_changed and self._comparable and not staying and not question.removed:
             self._among = (question.base,)
-            yield from self._weigh({TONIGHT, self._bare}, {LAST}, self._bare, LAST, PROOF)
+            yield from self._weigh({TONIGHT, self._bare}, {LAST}, self._bare, LAST, PROOF_OF_SEVERAL)
             return (Conclusion(Certainty.CONFIRMED, (question.base,), "it fails on tonight's base without all else"),)
         yield self._need(TONIGHT, TRIED, "whether it ever passes on tonight's tree")
         base = (question.base,) if question.base_changed or not question.last else ()
@@ -192,6 +190,10 @@ class Inquiry:
             reading = yield self._need(alone, self._fresh(alone), f"whether {self._whom(members)} is enough")
             if reading is Reading.FAILS or not fails:
                 break
+            # That more are needed is believed only of a guard that fails still: else all that follows is in vain.
+            known = self._target(subsets.below({*members, *order[:fails]}))
+            heard = self._evidence.heard_by(alone, self._fresh(alone))
+            yield self._need(known, 1, f"whether {self._whom(members)} and the others still fail", heard)
         helpers: set[int] = set()
         for member in sorted(members) if len(members) > 1 else ():
             why = f"whether it fails without {self._whom({member})}"
@@ -235,8 +237,8 @@ class Inquiry:
     def _weigh(self, red: Set[Target], green: Set[Target], with_it: Target, without: Target, proof: int) -> Steps[None]:
         """As many runs as a proof takes: those on ``red`` have failed so far, those on ``green`` have passed."""
         while True:
-            failed = sum(self._worth(target) for target in red)
-            passed = sum(self._worth(target) for target in green)
+            failed = sum(self._failed(target) for target in red)
+            passed = sum(self._passed(target) for target in green)
             if failed >= proof and passed >= proof:
                 return
             target = with_it if failed <= passed and failed < proof else without
@@ -259,9 +261,12 @@ class Inquiry:
         """Runs that decide, beside the one that a halving has used up."""
         return TWICE + (target in self._spent)
 
-    def _worth(self, target: Target) -> int:
-        words = self._evidence.tally(target).words
-        return words - (target in self._spent)
+    def _failed(self, target: Target) -> int:
+        tally = self._evidence.tally(target)
+        return max(0, tally.fails + tally.others - (target in self._spent))
+
+    def _passed(self, target: Target) -> int:
+        return max(0, self._evidence.tally(target).passes - (target in self._spent))
 
     def _everybody(self) -> tuple[Suspect, ...]:
         question = self._question
