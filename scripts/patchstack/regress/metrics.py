@@ -6,8 +6,9 @@ All problems are named at once, as in deploy.yaml. A test measures with the bed'
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -90,10 +91,17 @@ _FIXES = {
 }
 
 
-def read_metrics(root: Path) -> tuple[Metric, ...]:
+def metrics_digest(root: Path) -> str:
+    """SHA-256 of the file; nothing where there is none."""
+    path = root / FILE
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def read_metrics(root: Path, tests: Collection[str] | None = None) -> tuple[Metric, ...]:
     """The metrics of the repository at ``root``, in the file's order; none where there is no such file.
 
-    Raises `ConfigError` with every problem, each as ``file:line: path: problem: fix``.
+    ``tests`` are all those that run on a CPU, where that is known: another lane's measures nothing yet. Raises
+    `ConfigError` with every problem, each as ``file:line: path: problem: fix``.
     """
     path = root / FILE
     try:
@@ -117,7 +125,7 @@ def read_metrics(root: Path) -> tuple[Metric, ...]:
     except ValidationError as error:
         problems += _problems(node, error)
     metrics = tuple(Metric(name, **entry.model_dump()) for name, entry in entries.items())
-    problems += [(line_of(node, (m.name, "test")), f"{m.name}.test: {said}") for m, said in _lost(root, metrics)]
+    problems += [(line_of(node, (m.name, "test")), f"{m.name}.test: {said}") for m, said in _lost(root, metrics, tests)]
     if problems:
         raise ConfigError([f"{path}:{line}: {said}" for line, said in sorted(problems)])
     return metrics
@@ -135,7 +143,7 @@ def measuring(root: Path, suites: Sequence[Suite], metrics: Sequence[Metric]) ->
     return tuple(found)
 
 
-def _lost(root: Path, metrics: Sequence[Metric]) -> Iterator[tuple[Metric, str]]:
+def _lost(root: Path, metrics: Sequence[Metric], tests: Collection[str] | None) -> Iterator[tuple[Metric, str]]:
     """Those whose test is not there."""
     for metric in metrics:
         file, *names = metric.test.split("::")
@@ -149,6 +157,8 @@ def _lost(root: Path, metrics: Sequence[Metric]) -> Iterator[tuple[Metric, str]]
             continue
         if not _holds(body, names):
             yield metric, f"{file} has no {'::'.join(names)}: write the test, or mend the name"
+        elif tests is not None and metric.test not in tests:
+            yield metric, f"{metric.test} is no guard of lane cpu, and no other lane measures yet: name one that is"
 
 
 def _holds(body: Sequence[ast.stmt], names: Sequence[str]) -> bool:

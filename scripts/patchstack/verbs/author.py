@@ -22,8 +22,9 @@ from patchstack.patches.lint import LintReport
 from patchstack.patches.lint import lint as lint_patches
 from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
-from patchstack.regress.declared import Declared, Guarding, read_declared
+from patchstack.regress.declared import CPU, Declared, Guarding, read_declared
 from patchstack.regress.kills import read_kills
+from patchstack.regress.metrics import read_metrics
 from patchstack.regress.quarantine import read_quarantine
 from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
@@ -42,7 +43,7 @@ class Validated:
 
 
 def validate(config_path: Path) -> Validated:
-    """Check deploy.yaml, every front matter, what guards say of themselves, and the quarantine.
+    """Check deploy.yaml, every front matter, what guards say of themselves, the metrics and the quarantine.
 
     `ConfigError` with all problems.
     """
@@ -69,9 +70,15 @@ def validate(config_path: Path) -> Validated:
             if not slugs.get(slug)
         ]
     if config is not None and patches is not None:
-        root, tests = config_path.absolute().parent, None
+        root, tests, measuring = config_path.absolute().parent, None, None
         try:
-            tests = {test.test for test in declared_in(root, config, patches)}
+            declared = declared_in(root, config, patches)
+            tests = {test.test for test in declared}
+            measuring = {test.test for test in declared if test.lane == CPU}
+        except ConfigError as error:
+            problems += error.problems
+        try:
+            read_metrics(root, measuring)
         except ConfigError as error:
             problems += error.problems
         try:

@@ -18,6 +18,7 @@ from patchstack.image.files import recipe_digest
 from patchstack.model import Composition, Hotfix
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
+from patchstack.regress.metrics import metrics_digest
 from patchstack.regress.suites import find_suites, support_digest
 from patchstack.verbs.quarantine import quarantine_inputs
 from patchstack.workplace import Workplace
@@ -49,6 +50,7 @@ def read_inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
         "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
         "tests": f"{tests.retries} retries, {tests.max_flaky} flaky",
         "quarantine": quarantine_inputs(work),
+        "metrics": metrics_digest(work.root),
         "image": recipe_digest(work.lane.image),
         "upstream": work.upstream_words,
         "optional": " ".join(sorted(work.lane.optional)),

@@ -116,6 +116,17 @@ def test_a_test_that_is_no_python_is_named(root: Path) -> None:
     assert f"4: cost.test: {COSTS} does not read as Python" in problems(root, GOOD)[0]
 
 
+def test_only_guards_of_the_cpu_measure(root: Path) -> None:
+    both = {f"{COSTS}::test_it", f"{COSTS}::TestIt::test_too"}
+    assert len(read_metrics(write(root, GOOD), both)) == 2
+    with pytest.raises(ConfigError) as caught:
+        read_metrics(root, both - {f"{COSTS}::test_it"})
+    assert caught.value.problems == [
+        f"{root / FILE}:4: cost.test: {COSTS}::test_it is no guard of lane cpu, and no other lane measures yet: name "
+        "one that is"
+    ]
+
+
 def test_this_repositorys_own_is_read() -> None:
     assert {metric.file for metric in read_metrics(ROOT)} == {COSTS}
 
