@@ -16,8 +16,8 @@ from patchstack.regress.declared import bare
 NOT_HEARD = "its file has this test, and pytest said nothing of it"
 NOT_DECLARED = "its file does not show this test, so that nobody would miss it: write it there as a function of its own"
 
-Place = tuple[str, bool, Sha]
-"""Label of a tree, whether it is the composed one, and the tree."""
+Place = tuple[str, bool, Sha, str]
+"""Label of a tree, whether it is the composed one, the tree, and the mutant on it."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,8 @@ class Due:
     composed: bool
     tree: Sha
     tests: tuple[tuple[str, str], ...]
-    """Slug of the suite, and the test without parameters."""
-
-    @property
-    def place(self) -> Place:
-        return self.label, self.composed, self.tree
+    """Slug of the suite, and the test without parameters; or a file, of which no more is known to run there."""
+    mutant: str = ""
 
 
 def completed(
@@ -45,8 +42,8 @@ def completed(
     """
     found = list(runs)
     for due in dues:
-        at = next((number for number, run in enumerate(found) if _place(run) == due.place), None)
-        run = found[at] if at is not None else TreeRun(due.label, due.composed, due.tree, ())
+        at = next((number for number, run in enumerate(found) if _place(run) == _place(due)), None)
+        run = found[at] if at is not None else TreeRun(due.label, due.composed, due.tree, (), mutant=due.mutant)
         run = replace(run, results=(*_believed(run, due), *_missing(run, due, why)))
         if at is not None:
             found[at] = run
@@ -55,8 +52,8 @@ def completed(
     return tuple(found)
 
 
-def _place(run: TreeRun) -> Place | None:
-    return None if run.mutant else (run.label, run.composed, run.tree)
+def _place(at: TreeRun | Due) -> Place:
+    return at.label, at.composed, at.tree, at.mutant
 
 
 def _missing(run: TreeRun, due: Due, why: Callable[[str], str]) -> Iterator[GuardResult]:

@@ -43,22 +43,28 @@ def read_part(text: str, default_count: int) -> Part:
 
 
 def weights(
-    files: Iterable[str], known: Durations, estimates: Mapping[str, float], kills: Mapping[str, Sequence[str]]
+    runs: Iterable[tuple[str, bool]],
+    known: Durations,
+    estimates: Mapping[str, float],
+    kills: Mapping[str, Sequence[str]],
 ) -> dict[str, float | None]:
     """Seconds that each file takes on all trees together; None where nobody knows.
 
-    What was measured counts, else what its tests are said to take. ``kills`` has the files with the guards of each
-    mutant.
+    ``runs`` has each file as often as it runs, and whether that is on the composed tree; ``kills`` the files with the
+    guards of each mutant. What was measured counts, else what its tests are said to take.
     """
-    found: dict[str, float | None] = {}
-    for file in files:
-        measured = known.of(file, composed=True)
-        if measured is None:
-            found[file] = estimates.get(file)
-            continue
-        mutants = [known.mutants_s.get(mutant, 0.0) / len(among) for mutant, among in kills.items() if file in among]
-        found[file] = measured + known.ground_s.get(file, 0.0) + sum(mutants)
-    return found
+    found: dict[str, list[float | None]] = {}
+    for file, composed in runs:
+        found.setdefault(file, []).append(known.of(file, composed=composed))
+    for mutant, files in kills.items():
+        for file in files:
+            found[file].append(known.mutants_s.get(mutant, 0.0) / len(files))
+    return {file: _sum(each, estimates.get(file)) for file, each in found.items()}
+
+
+def _sum(measured: Sequence[float | None], estimate: float | None) -> float | None:
+    known = [value for value in measured if value is not None]
+    return sum(known) if len(known) == len(measured) else estimate
 
 
 def decide_shards(seconds: Mapping[str, float | None], count: int) -> tuple[tuple[str, ...], ...]:

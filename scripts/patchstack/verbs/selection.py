@@ -148,6 +148,27 @@ def dues_of(selection: Selection, root: Path, composed: Sha) -> tuple[Due, ...]:
     return guards, Due(base.label, False, base.tree, bed)
 
 
+def dues_elsewhere(selection: Selection, root: Path, composed: Sha, mine: Collection[str]) -> tuple[Due, ...]:
+    """What other machines must answer, on every tree: what of ``selection`` is not in the files ``mine``."""
+
+    def files(suite: Suite) -> tuple[tuple[str, str], ...]:
+        return tuple((suite.slug, file) for file in files_of(root, suite) if file not in mine)
+
+    grounds = [
+        Due(ground.label, False, ground.tree, files(suite))
+        for suite in selection.on_grounds
+        if suite.slug != BED_SUITE and (ground := selection.grounds[suite.slug])
+    ]
+    mutants = [
+        Due(f"mutant {trial.name}", False, trial.tree, files(trial.suite), trial.name) for trial in selection.on_mutants
+    ]
+    tests = [
+        replace(due, tests=tuple((slug, test) for slug, test in due.tests if test.partition("::")[0] not in mine))
+        for due in dues_of(selection, root, composed)
+    ]
+    return *tests, *grounds, *mutants
+
+
 def grounds_of(store: Repository, composition: Composition) -> dict[str, Ground]:
     """The ground of every patch of the composition: what its topic stands on, as it was merged."""
     patches = [topic for topic in composition.included if topic.kind is Kind.PATCH]

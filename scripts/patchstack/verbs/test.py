@@ -26,7 +26,7 @@ from patchstack.verbs.history import past_of
 from patchstack.verbs.measure import judged_measures, measured
 from patchstack.verbs.quarantine import lenience_now, with_quarantine
 from patchstack.verbs.selection import Selection, grounds_of, select, within
-from patchstack.verbs.shards import answered, shard_of
+from patchstack.verbs.shards import answered, shard_of, with_absent
 from patchstack.verbs.trees import MutantTrees, forget_old_trees, lay_tree, open_bed, restored, sweep_mutants
 from patchstack.workplace import Workplace
 
@@ -105,7 +105,7 @@ def run_guards(
     if not only:  # some of the guards are no night, and what they cost is nobody's question
         report = measured(work, run, composition, report, selection.suites, bed, composed, deadline)
     if mine is not None:
-        report = replace(answered(work, report, whole, composition.tree, [mine]), shard=mine)
+        report = replace(with_absent(work, report, whole, composition.tree, [mine]), shard=mine)
     report = with_quarantine(work, report, whole)
     write_report(run, report)
     return report

@@ -62,12 +62,13 @@ def test_every_file_is_in_exactly_one_shard_and_none_is_empty(
 
 
 def test_a_file_weighs_what_it_takes_on_all_trees() -> None:
-    known = Durations({"a": 10.0, "b": 4.0}, {"a": 3.0, "c": 7.0}, {"x/m": 6.0, "x/n": 1.0})
+    known = Durations({"a": 10.0, "b": 4.0}, {"a": 3.0, "bed": 7.0}, {"x/m": 6.0, "x/n": 1.0})
     kills = {"x/m": ("a", "b"), "x/n": ("b",), "x/never": ("a",)}
-    assert weights(["a", "b", "c", "d", "e"], known, {"a": 99.0, "d": 60.0}, kills) == {
-        "a": 16.0,
-        "b": 8.0,
-        "c": 14.0,  # where it has never run it takes as long as elsewhere
+    everywhere = [(file, composed) for file in ("a", "b", "d", "e") for composed in (True, False)]
+    assert weights([*everywhere, ("bed", False), ("a", True)], known, {"a": 99.0, "d": 60.0}, kills) == {
+        "a": 26.0,  # two patches have it among their guards
+        "b": 12.0,  # where it has never run it takes as long as elsewhere
+        "bed": 7.0,
         "d": 60.0,
         "e": None,
     }
