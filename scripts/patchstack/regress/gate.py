@@ -160,7 +160,8 @@ def _of_image(
         other = f"{tests.repository}@{tests.digest[:19]}"
         return _Image((), (f"it needs image, and what was looked at is {other}, not {said}",))
     red = tuple(_told(check) for check in tests.checks if check.outcome in _RED_CHECK)
-    open_ends = [_told(check) for check in tests.checks if check.outcome not in _RED_CHECK and not _in_order(check, image)]
+    rest = [check for check in tests.checks if check.outcome not in _RED_CHECK]
+    open_ends = [_told(check) for check in rest if not _in_order(check, image)]
     seen = [check.name for check in tests.checks]
     open_ends += [f"image: {look.value}: nobody looked" for look in Look if look.value not in seen]
     open_ends += [f"image: {name}: it answers twice" for name in sorted(set(seen)) if seen.count(name) > 1]

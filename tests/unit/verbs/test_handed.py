@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from tests.unit.verbs.test_selection import Stack, stack  # noqa: F401
 
 from patchstack.errors import UsageError
 from patchstack.model import (
+    Attempt,
     Composition,
     GuardOutcome,
     GuardReport,
     GuardResult,
     Proof,
+    Quarantined,
     Scenario,
     Sha,
     Standing,
@@ -22,7 +25,9 @@ from patchstack.model import (
     TreeRun,
 )
 from patchstack.regress.prove import prove
+from patchstack.regress.quarantine import excuse
 from patchstack.regress.suites import BED_SUITE, files_of
+from patchstack.verbs import quarantine
 from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.selection import Selection
 from patchstack.verbs.test import verdicts_on
@@ -87,6 +92,35 @@ def test_a_red_guard_is_no_forgery(night: tuple[Stack, Composition, GuardReport]
         assert verdicts_on(stack.work, composition, honest).verdicts[0].status is status
 
 
+ENTRIES = """
+- test: tests/regression/guard/test_it.py
+  owner: "@acme/pd"
+  because: It hangs now and then.
+  since: 2026-11-20
+  until: 2026-12-04
+  back: Ten green nights.
+"""
+
+
+@pytest.mark.parametrize(("day", "status"), [("2026-12-03", Status.INCOMPLETE), ("2026-12-04", Status.FAIL)])
+def test_what_an_entry_excuses_is_judged_by_the_file_and_the_day_of_here(
+    night: tuple[Stack, Composition, GuardReport], monkeypatch: pytest.MonkeyPatch, day: str, status: Status
+) -> None:
+    """The machine that has run the guards may have been sure of another file, and of another day."""
+    stack, composition, report = night  # noqa: F811
+    today = datetime.fromisoformat(f"{day}T12:00:00+00:00")
+    monkeypatch.setattr(quarantine, "now_utc", lambda: today)
+    (stack.work.root / "tests" / "regression" / "quarantine.yaml").write_text(ENTRIES)
+    red = with_results(report, 0, lambda results: (replace(results[0], outcome=FAIL), *results[1:]))
+    entries = tuple(replace(entry, expired=False) for entry in quarantine.quarantine_now(stack.work))
+    claims = stack.select(composition).claims
+    said = excuse(red, entries, claims)
+    assert said.runs[0].results[0].outcome is GuardOutcome.QUARANTINED
+    require_said_of(stack.work, composition, said)
+    verdict = verdicts_on(stack.work, composition, said).verdicts[0]
+    assert verdict.status is status, "its patch has no other guard"
+
+
 Change = Callable[[tuple[GuardResult, ...]], tuple[GuardResult, ...]]
 
 
@@ -103,6 +137,14 @@ def with_run(report: GuardReport, index: int, **fields: object) -> GuardReport:
 
 
 OTHER = Sha("e" * 40)
+
+
+def excused(result: GuardResult) -> GuardResult:
+    return replace(result, outcome=GuardOutcome.QUARANTINED, reason="fail: off by one")
+
+
+def ran_before(result: GuardResult, times: int = 1) -> GuardResult:
+    return replace(result, attempts=(Attempt(GuardOutcome.CRASH, "OSError", 1.0),) * times)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +190,22 @@ OTHER = Sha("e" * 40)
             "what they are said to prove does not follow",
         ),
         (lambda report: replace(report, proofs=()), "what they are said to prove does not follow"),
+        (
+            lambda report: with_results(report, 0, lambda results: (excused(results[0]), *results[1:])),
+            "on composed is in no quarantine",
+        ),
+        (
+            lambda report: replace(report, quarantine=(Quarantined("t", "@a", "b", "2026-11-20", "2026-12-04", "c"),)),
+            "another quarantine than tests/regression/quarantine.yaml",
+        ),
+        (
+            lambda report: with_results(report, 0, lambda results: (ran_before(results[0]), *results[1:])),
+            "on composed passed after it had not, and is not called flaky",
+        ),
+        (
+            lambda report: with_results(report, 0, lambda results: (ran_before(results[0], 101), *results[1:])),
+            "on composed ran 102 times",
+        ),
     ],
 )
 def test_results_of_something_else_are_refused(
