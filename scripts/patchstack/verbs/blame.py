@@ -1,6 +1,5 @@
 """Who made a night red: the guards that were red are asked again on other trees, until `regress/blame.py` knows.
 
-Each tree is composed in git alone, laid beside the others, asked by the files of the guards in question, and forgotten.
 What was asked on one machine can be followed on another: there the answers are the record's, and all else is decided
 again (`follow`).
 """
@@ -8,30 +7,23 @@ again (`follow`).
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
-
-from patchstack.compose.without import Against, against, bound_to, in_part
-from patchstack.culprits import Ask, Blame, Certainty, Culprit, Finding, Probe, Suspect, Target
-from patchstack.deadline import REASON, Deadline
-from patchstack.errors import LaneUnavailable, MachineError, PatchstackError, RemoteError, UsageError
-from patchstack.model import Composition, GuardOutcome, GuardReport, GuardResult, Kind, LedgerLine, Sha
-from patchstack.regress.bed import Bed
+from patchstack.compose.without import Against, against, bound_to
+from patchstack.culprits import Ask, Blame, Certainty, Culprit, Finding, Probe, Suspect
+from patchstack.deadline import Deadline
+from patchstack.errors import UsageError
+from patchstack.model import Composition, GuardOutcome, GuardReport, Kind
 from patchstack.regress.blame import decide
-from patchstack.regress.lane import run_lane
-from patchstack.regress.question import Answer, End, Item, Question, Red, Wanted
-from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
+from patchstack.regress.question import Answer, Item, Question, Red, Wanted
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
-from patchstack.store import Run, now_utc
+from patchstack.verbs.probes import Asking, Prober, answer_of, file_of, told, tree_of
 from patchstack.verbs.selection import select
-from patchstack.verbs.test import default_jobs
-from patchstack.verbs.trees import forget_old_trees, lay_tree, leave_tree, open_bed, restored
 from patchstack.workplace import Workplace
 
+_LONGEST_S = 1e6
 RED = frozenset({GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT})
 
 Reds = tuple[tuple[str, GuardOutcome], ...]
@@ -55,26 +47,11 @@ def bed_is_red(report: GuardReport) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True)
-class Asking:
-    """What a red night asks with."""
-
-    work: Workplace
-    run: Run
-    composition: Composition
-    last: LedgerLine | None
-    """What is deployed."""
-    before: Blame | None = None
-    """What was found out about what was composed before, in this same night."""
-    jobs: int | None = None
-    deadline: Deadline | None = None
-
-
 def find_guilty(asking: Asking, report: GuardReport) -> Blame | None:
     """Who made the guards red that are so in ``report``; None where none is, or deploy.yaml allows no probe."""
     work, made = asking.work, asking.composition
     suites = _suites_by_file(work, made)
-    guards = tuple(red for red in red_guards(report) if _file_of(red[0]) in suites)
+    guards = tuple(red for red in red_guards(report) if file_of(red[0]) in suites)
     if not guards or work.config.blame.max_probes == 0:
         return None
     controls = bed_is_red(report)
@@ -82,7 +59,7 @@ def find_guilty(asking: Asking, report: GuardReport) -> Blame | None:
         return _blame(asking, guards, (_broken_bed(asking, guards, controls),), ())
     tonight = against(work.store(), made, asking.last)
     with tempfile.TemporaryDirectory(prefix="patchstack-blame-") as scratch:
-        trees = _Trees(asking, tonight, suites, Path(scratch))
+        trees = Prober(asking, tonight, suites, Path(scratch))
         question = _question(asking, tonight, guards, suites, last=trees.can_ask_last())
         work.progress(f"{len(guards)} guards are red: who among {len(question.items)} that changed is to blame?")
         findings, probes = _inquire(question, trees.ask, _limit(asking))
@@ -186,7 +163,7 @@ def _question(
     spent = sum(1 for _ in _probes_before(asking))
     return Question(
         reds=tuple(
-            Red(test, outcome, _context(made, [suite.slug for suite in suites[_file_of(test)]], changed))
+            Red(test, outcome, _context(made, [suite.slug for suite in suites[file_of(test)]], changed))
             for test, outcome in reds
         ),
         items=tuple(
@@ -235,180 +212,6 @@ def _suites_by_file(work: Workplace, made: Composition) -> dict[str, tuple[Suite
     return found
 
 
-def _file_of(test: str) -> str:
-    return test.partition("::")[0]
-
-
-# --- asking --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Trees:
-    """Asks trees; each is laid, heard and left."""
-
-    asking: Asking
-    tonight: Against
-    suites: Mapping[str, tuple[Suite, ...]]
-    scratch: Path
-    _bed: Bed | None = None
-    _bed_then: Bed | None = None
-    _laid: list[Path] = field(default_factory=list)
-
-    def can_ask_last(self) -> bool:
-        """Whether the last promoted tree is at hand, with the bed and the compiled parts of its release."""
-        last, work = self.asking.last, self.asking.work
-        if last is None or not work.store().has(f"{last.tree}^{{tree}}"):
-            return False
-        if not self.tonight.base_changed:
-            return True
-        try:
-            self._bed_then = self._bed_of_then(last)
-            lay_tree(work, last.tree, self._bed_then, release=_release_of(last))
-        except (LaneUnavailable, RemoteError, MachineError, PatchstackError) as error:
-            work.progress(f"the last promoted tree is of {last.base} and cannot be asked here: {error}")
-            return False
-        return True
-
-    def _bed_of_then(self, last: LedgerLine) -> Bed:
-        release = _release_of(last)
-        made = self.asking.composition.base
-        version = release.rpartition("==")[2] if release else made.version
-        return open_bed(self.asking.work, replace(made, name=last.base, version=version))
-
-    def ask(self, wanted: Wanted, number: int) -> tuple[Probe, Answer] | None:
-        """One probe; None where the deadline came before its end."""
-        begin = time.monotonic()
-        said = told(wanted.target)
-        self.asking.work.progress(f"probe {number}: {len(wanted.tests)} guards on {said}: {wanted.why}")
-        tree = self._tree(wanted.target)
-        runs: tuple[tuple[str, GuardOutcome], ...] = ()
-        if tree is not None:
-            try:
-                heard = self._heard(wanted, number, tree)
-            except (MachineError, OSError) as error:  # nothing was heard: it is asked once more
-                self.asking.work.progress(f"probe {number} came to nothing: {error}")
-                silence = tuple((test, GuardOutcome.MISSING) for test in wanted.tests)
-                heard = silence * wanted.times
-            if heard is None:
-                return None
-            runs = heard
-        seconds = round(time.monotonic() - begin, 3)
-        probe = Probe(number, said, tuple(sorted(wanted.target.without)), tree, runs, seconds, wanted.why)
-        self.asking.work.progress(f"probe {number}: {_summary(runs) if tree else End.DOES_NOT_COMPOSE.value}")
-        return probe, answer_of(wanted, probe)
-
-    def _tree(self, target: Target) -> Sha | None:
-        return tree_of(self.asking, self.tonight, target)
-
-    def _heard(self, wanted: Wanted, number: int, tree: Sha) -> tuple[tuple[str, GuardOutcome], ...] | None:
-        work, asking = self.asking.work, self.asking
-        last = asking.last if wanted.target.ask is Ask.LAST and self.tonight.base_changed else None
-        release = _release_of(last) if last else None
-        if last is not None:
-            bed = self._bed_then or self._bed_of_then(last)
-        else:
-            bed = self._bed = self._bed or open_bed(work, asking.composition.base)
-        laid = lay_tree(work, tree, bed, release=release)
-        subject = Subject(told(wanted.target), True, tree, laid)
-        files = {_file_of(test) for test in wanted.tests}
-        suites = list(self._suites(files))
-        keeping = Keeping(self.scratch / f"{number}", bed.key, "", "", Rerun.ALL, now_utc().date())
-        workers = min(asking.jobs or default_jobs(), len(suites))
-        found: list[tuple[str, GuardOutcome]] = []
-        try:
-            for again in range(wanted.times):
-                report = run_lane(
-                    "cpu",
-                    decide_steps(subject, suites, (), keeping),
-                    {},
-                    keeping,
-                    root=work.root,
-                    logs=asking.run.folder / "logs" / f"probe-{number}-{again + 1}",
-                    workers=workers,
-                    progress=lambda _: None,
-                    restore=lambda one: restored(work, one, release=release),
-                    deadline=asking.deadline,
-                )
-                results = [said for run in report.runs for said in run.results]
-                if any(said.reason == REASON for said in results):
-                    return None
-                found += [(test, outcome_of(test, results)) for test in wanted.tests]
-        finally:
-            if tree != asking.composition.tree:
-                leave_tree(laid.folder)
-                forget_old_trees(work.cache / "trees", keep=set())
-        return tuple(found)
-
-    def _suites(self, files: set[str]) -> Iterator[Suite]:
-        """One suite a file, of the first patch that it guards: what it says is the same for each."""
-        by_slug: dict[str, list[str]] = {}
-        suites: dict[str, Suite] = {}
-        for file in sorted(files):
-            suite = self.suites[file][0]
-            by_slug.setdefault(suite.slug, []).append(file)
-            suites[suite.slug] = suite
-        yield from (replace(suites[slug], paths=tuple(paths)) for slug, paths in by_slug.items())
-
-
-def _release_of(line: LedgerLine) -> str | None:
-    """``sglang==X`` where the line's base is a release of the index."""
-    name, found, version = line.base.partition("==")
-    if not found or "/" in name:
-        return None
-    try:
-        Version(version)
-    except InvalidVersion:
-        return None
-    return line.base
-
-
-def tree_of(asking: Asking, tonight: Against, target: Target) -> Sha | None:
-    """The tree that ``target`` means; None where it does not compose."""
-    if target.ask is Ask.LAST:
-        return asking.last.tree if asking.last else None
-    if not target.without:
-        return tonight.composition.tree
-    work = asking.work
-    made = in_part(work.store(), tonight, target.without, protected=work.config.pulls.protected)
-    return made.tree if made else None
-
-
-def told(target: Target) -> str:
-    """In words, as `Probe.target` has it."""
-    if not target.without:
-        return target.ask.value
-    return f"{target.ask.value} without {', '.join(sorted(target.without))}"
-
-
-def outcome_of(test: str, results: Sequence[GuardResult]) -> GuardOutcome:
-    """What ``test`` said; of a whole file, which could not be collected on tonight's tree, what all of it said."""
-    mine = [said.outcome for said in results if said.test == test]
-    if not mine:
-        file = _file_of(test)
-        whole = [said.outcome for said in results if said.test == file]
-        below = [said.outcome for said in results if _file_of(said.test) == file] if test == file else whole
-        mine = below
-    for outcome in (GuardOutcome.CRASH, GuardOutcome.TIMEOUT, GuardOutcome.FAIL, GuardOutcome.FLAKY):
-        if outcome in mine:
-            return outcome
-    return GuardOutcome.PASS if mine and set(mine) == {GuardOutcome.PASS} else GuardOutcome.MISSING
-
-
-def answer_of(wanted: Wanted, probe: Probe) -> Answer:
-    """A probe as the planner hears it."""
-    if probe.tree is None:
-        return Answer(wanted.target, wanted.tests, (), End.DOES_NOT_COMPOSE)
-    outcomes = tuple((test, tuple(said for name, said in probe.outcomes if name == test)) for test in wanted.tests)
-    return Answer(wanted.target, wanted.tests, outcomes)
-
-
-def _summary(runs: Sequence[tuple[str, GuardOutcome]]) -> str:
-    counts: dict[str, int] = {}
-    for _, outcome in runs:
-        counts[outcome.value] = counts.get(outcome.value, 0) + 1
-    return ", ".join(f"{number} {name}" for name, number in counts.items())
-
-
 # --- on another machine --------------------------------------------------------------------------------
 
 
@@ -425,7 +228,7 @@ def follow(asking: Asking, told_there: Blame, report: GuardReport | None) -> Bla
     if (told_there.composition, told_there.tree) != (made.commit, made.tree):
         raise UsageError(_not_of(f"it is of composition {told_there.composition[:12]}, not of {made.commit[:12]}"))
     suites = _suites_by_file(work, made)
-    strange = [test for test, outcome in told_there.tests if _file_of(test) not in suites or outcome not in RED]
+    strange = [test for test, outcome in told_there.tests if file_of(test) not in suites or outcome not in RED]
     names = [test for test, _ in told_there.tests]
     if strange or not names or len(names) != len(set(names)):
         what = f"{strange[0][:80]!r} is no red guard of it" if strange else "it names no red guard, or one twice"
@@ -450,7 +253,8 @@ def follow(asking: Asking, told_there: Blame, report: GuardReport | None) -> Bla
         if (probe.number, probe.target, probe.tree, runs) != (number, told(wanted.target), tree, expected):
             raise UsageError(_not_of(f"probe {number} is another than follows from those before it"))
         without = tuple(sorted(wanted.target.without))
-        heard = replace(probe, without=without, why=wanted.why, seconds=max(0.0, float(probe.seconds)))
+        seconds = probe.seconds if 0 <= probe.seconds < _LONGEST_S else 0.0  # a number that is none compares to nothing
+        heard = replace(probe, without=without, why=wanted.why, seconds=seconds)
         return heard, answer_of(wanted, heard)
 
     findings, probes = _inquire(question, ask, None)

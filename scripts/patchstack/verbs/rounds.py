@@ -34,7 +34,7 @@ from patchstack.regress.prove import prove
 from patchstack.release.loss import require_few
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run
-from patchstack.verbs.blame import Asking, bed_is_red, find_guilty, follow, guilty_topics, must_stay, red_guards
+from patchstack.verbs.blame import bed_is_red, find_guilty, follow, guilty_topics, must_stay, red_guards
 from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.history import past_of, quarantined_green
 from patchstack.verbs.image import make_image
@@ -42,6 +42,7 @@ from patchstack.verbs.image_check import check_image
 from patchstack.verbs.inputs import require_as_planned
 from patchstack.verbs.losses import write_losses_again
 from patchstack.verbs.measure import judged_measures
+from patchstack.verbs.probes import Asking
 from patchstack.verbs.selection import select
 from patchstack.verbs.test import NIGHTLY, gate, raise_for, run_guards, verdicts_on, write_report
 from patchstack.workplace import Clock, Workplace
