@@ -20,6 +20,7 @@ from patchstack.nightly import Part, Until
 from patchstack.store import cache_folder
 from patchstack.verbs import plan as plan_verb
 from patchstack.verbs import rounds
+from patchstack.verbs.inputs import inputs_now
 
 GUARDS = ("guards of bed", "guards of extra", "guards of first", "guards of second")
 PLAIN = CONFIG.format(upstream=UPSTREAM, most=2)
@@ -118,6 +119,26 @@ def tool(name: str, value: object) -> Callable[[Fork], None]:
     return lambda fork: fork.monkeypatch.setattr(plan_verb, name, value)
 
 
+QUARANTINE = """
+- test: tests/regression/guard/test_it.py
+  owner: "@acme/pd"
+  because: It hangs now and then.
+  since: 2026-11-20
+  until: 2026-12-04
+  back: Ten green nights.
+"""
+
+
+def test_the_day_on_which_an_entry_expires_is_another_night(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork.write("tests/regression/quarantine.yaml", QUARANTINE)
+    found = []
+    for day in ("2026-11-21", "2026-12-03", "2026-12-04"):
+        monkeypatch.setenv("PATCHSTACK_NOW", f"{day}T02:00:00+00:00")
+        found.append({*inputs_now(fork.work).items()})
+    assert found[0] == found[1]
+    assert {key for key, _ in found[1] ^ found[2]} == {"input quarantine"}
+
+
 CHANGES: dict[str, tuple[Callable[[Fork], object], set[str]]] = {
     "another tree under the base's name": (lambda _: release(sources={**SOURCES, B: "b\n"}), {"base", "natives"}),
     "another compiled part": (wheel(**{"_core.so": "compiled"}), {"natives"}),
@@ -152,6 +173,11 @@ CHANGES: dict[str, tuple[Callable[[Fork], object], set[str]]] = {
     "a file beside a guard": (write("tests/regression/guard/data.txt"), {f"input {name}" for name in GUARDS[1:]}),
     "the bed's own controls": (write("tests/regression/bed/test_bed.py"), {"input guards of bed"}),
     "a conftest above": (write("tests/conftest.py"), {f"input {name}" for name in GUARDS}),
+    "a guard in quarantine": (write("tests/regression/quarantine.yaml", QUARANTINE), {"input quarantine"}),
+    "an entry that expires today": (
+        write("tests/regression/quarantine.yaml", QUARANTINE.replace("2026-12-04", "2026-11-21")),
+        {"input quarantine"},
+    ),
     "thresholds": (write("tests/regression/thresholds.yaml"), {f"input {name}" for name in GUARDS}),
     **{
         f"the bed's {name.partition('/')[0]}": (
@@ -164,6 +190,12 @@ CHANGES: dict[str, tuple[Callable[[Fork], object], set[str]]] = {
     "the image's locks": (recipe("cuda.txt"), {"input image"}),
     "the image's settings": (configure(LANE, f"{LANE}    {IMAGE}\n"), {"input image"}),
     "a channel": (configure("[cpu]}", "[cpu]}\n  stable: {needs: [cpu, 1-gpu]}"), {"input channels"}),
+    "what a flaky guard does to a channel": (
+        configure("{needs: [cpu]}", "{needs: [cpu], flaky: hold}"),
+        {"input channels"},
+    ),
+    "how many guards may be flaky": (lambda fork: fork.configure(f"{PLAIN}tests: {{max_flaky: 0}}\n"), {"input tests"}),
+    "how often guards run again": (lambda fork: fork.configure(f"{PLAIN}tests: {{retries: 0}}\n"), {"input tests"}),
     "the base's pin": (
         lambda fork: fork.configure(PLAIN.replace("post1}", f"post1, tree: {fork.base.tree}}}")),
         {"input upstream"},
@@ -202,6 +234,7 @@ NO_CHANGES: dict[str, Callable[[Fork], object]] = {
     "how much may be lost, and when it is late": configure("max_lost: 2\n", "max_lost: 9\ndeadline_min: 9\n"),
     "a comment in the series": lambda fork: fork.patches.series("# why", "first", "second", "extra optional"),
     "a patch's prose": replaced("patches/first/patch.md", "When upstream has it.", "When upstream has it, in full."),
+    "a comment in an empty quarantine": write("tests/regression/quarantine.yaml", "# nobody\n[]\n"),
     "a scenario for a GPU": write("tests/regression/gpu/test_gpu.py", SCENARIO),
     "bytecode beside a guard": write("tests/regression/guard/__pycache__/test_it.pyc"),
     "what serves the tool's own tests": write("tests/support/github_server/server.py"),
