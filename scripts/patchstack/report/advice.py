@@ -27,7 +27,7 @@ _BY_HAND: Line = (
 )
 _OF_A_KIND: dict[Certainty, Line] = {
     Certainty.NARROWED: (
-        "What is narrowed to several: leave out one after the other, by an entry under ",
+        "What is narrowed: leave out one after the other of those that are named, by an entry under ",
         Quoted("skip"),
         " in ",
         Quoted("deploy.yaml"),

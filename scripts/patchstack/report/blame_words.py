@@ -17,6 +17,7 @@ FINDINGS, PROBE_ROWS = 30, 60
 ROUNDS = 10
 """How many are shown, the newest: deploy.yaml allows no more."""
 _SUSPECTS = 10
+_TREES = 3
 _FEW = 5
 
 _KINDS = {Culprit.PULL: "pull request ", Culprit.PATCH: "patch ", Culprit.BASE: "the base "}
@@ -50,7 +51,7 @@ def without_the_guilty(report: NightReport) -> bool:
 
 def lead(report: NightReport) -> tuple[Line, ...]:
     """What was found, in one line, and who is left out for it; nothing where nobody asked."""
-    found = [_in_short(finding) for blame in rounds(report.blame) for finding in blame.findings]
+    found = list(dict.fromkeys(_in_short(finding) for blame in rounds(report.blame) for finding in blame.findings))
     if report.failure and report.blame and report.composition and report.blame.composition == report.composition.commit:
         found = []  # the failure has said so
     shown = words.joined(found[:_FEW])
@@ -256,13 +257,13 @@ def _outcomes_of(probe: Probe, finding: Finding) -> set[GuardOutcome]:
 
 
 def _on(probes: Sequence[Probe]) -> Line:
-    """Each tree once, with its probes."""
+    """Each tree once, with its probes; those first that lack the least of tonight."""
     by_target: dict[str, list[int]] = {}
-    for probe in probes:
+    for probe in sorted(probes, key=lambda probe: len(probe.without)):
         by_target.setdefault(probe.target, []).append(probe.number)
     those: list[Line] = [
         (Quoted(target), f" (probe{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:_FEW]))})")
         for target, numbers in by_target.items()
     ]
-    rest = f" and {len(those) - _FEW} more" if len(those) > _FEW else ""
-    return (*words.joined(those[:_FEW], ", "), rest)
+    rest = f" and {len(those) - _TREES} more" if len(those) > _TREES else ""
+    return (*words.joined(those[:_TREES], ", "), rest)

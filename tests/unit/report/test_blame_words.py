@@ -171,6 +171,8 @@ def test_what_the_failure_says_of_tonights_composition_is_not_said_twice() -> No
     assert blame_words.lead(RED) == ()
     assert RED.blame is not None
     other = replace(RED, blame=replace(RED.blame, composition=sha("7")))
+    twice = replace(other, blame=replace(RED.blame, composition=sha("7"), before=RED.blame))
+    assert blame_words.lead(twice) == blame_words.lead(other)
     (line,) = blame_words.lead(other)
     assert plain(line) == "Blame: CONFIRMED zmq-locked-sends; NARROWED to #41, ib-device-map; INFRA, 1 guard."
 
@@ -227,6 +229,20 @@ def test_evidence_is_what_the_finding_follows_from_and_of_its_own_guards() -> No
     lines = blame_words.evidence(blame(finding, probes=probes), finding)
 
     assert [plain(line) for line in lines] == ["Red on tonight (probe 1).", "Green on last promoted (probe 2)."]
+
+
+def test_the_trees_that_lack_least_are_named_first() -> None:
+    finding = replace(FIRST.findings[0], probes=tuple(range(1, 7)))
+    out = [("#1", "#2", "#3"), ("#1", "#2"), (), ("#1",), ("#1",), ("#2", "#3", "#4", "#5")]
+    probes = [
+        probe(number, f"tonight without {len(without)}", PASS, why="", without=without)
+        for number, without in enumerate(out, 1)
+    ]
+    (line,) = blame_words.evidence(blame(finding, probes=probes), finding)
+
+    assert plain(line) == (
+        "Green on tonight without 0 (probe 3), tonight without 1 (probes 4, 5), tonight without 2 (probe 2) and 2 more."
+    )
 
 
 def test_of_a_set_that_fails_only_together_the_last_is_told_and_with_whom() -> None:
@@ -288,7 +304,7 @@ def test_the_issue_of_a_red_night_names_what_was_found_and_what_to_do_about_each
     asked = rest.partition("### What to do\n\n")[2].splitlines()
     assert [line.partition(":")[0] for line in asked] == [
         "- `zmq-locked-sends` is guilty, and was not left out",
-        "- What is narrowed to several",
+        "- What is narrowed",
         "- What fails where nothing has changed, or dies with its machine",
         "- `docs/operators.md` says under “When a night is not green” what exit code 1 asks.",
     ]
