@@ -99,24 +99,44 @@ def test_a_number_is_compared_beside_and_with_earlier_nights(place: Place) -> No
     assert steady.code == 0, steady.err
     assert measured(steady) == {"value": 104.0, "peer": 104.0, "n": 7, "trend": "pass"}
 
-    before = place.refs()
     place.propose(9, "python/sglang/nine.py", "NINE = 9\n")
     (place.root / "clone-7").rename(place.root / "clone-7-first")
     place.git("update-ref", "-d", "refs/pull/7/head")
     place.propose(7, COST, "130\n")
     slow = place.night()
-    assert measured(slow) == {"value": 130.0, "peer": 104.0, "n": 8, "trend": "fail"}
+    assert slow.code == 0, slow.err
+    (finding,) = slow.json["blame"]["findings"]
+    assert (finding["certainty"], finding["tests"], [one["name"] for one in finding["suspects"]]) == (
+        "CONFIRMED",
+        [TEST],
+        ["#7"],
+    )
+    assert names(slow.json["composition"]["included"]) == [SLUG, "#8", "#9"]
+    assert measured(slow) == {"value": 100.0, "peer": 104.0, "n": 8, "trend": "pass"}
+    assert (kept(place)[0].promoted, kept(place)[0].samples) == (True, (("cost", 100.0),))
+    assert kept(place)[0].blamed == (("#7", "CONFIRMED"),)
+
+
+def test_a_number_that_is_worse_than_both_is_red(place: Place) -> None:
+    """Where nobody is asked who it was, the night ends there."""
+    config = place.root / "deploy.yaml"
+    config.write_text(config.read_text().replace("max_probes: 40", "max_probes: 0"))
+    assert place.night().code == 0
+    have_had(place, 5)
+    place.propose(7, COST, "130\n")
+    before = place.refs()
+    slow = place.night()
     assert slow.code == 1, slow.err
+    assert measured(slow) == {"value": 130.0, "peer": 100.0, "n": 6, "trend": "fail"}
     (reason,) = slow.json["verdicts"][0]["reasons"]
     assert reason == (
-        "metric cost: 130 ms: 25.0% worse than the last promoted tree (104); 25.0% worse than the median of 8 nights "
+        "metric cost: 130 ms: 30.0% worse than the last promoted tree (100); 25.0% worse than the median of 6 nights "
         f"(104, sigma 0, 10 is allowed) ({TEST})"
     )
-    assert place.deploy() in before
-    assert names(slow.json["composition"]["included"]) == [SLUG, "#7", "#8", "#9"]
+    assert place.refs() == before
     assert [(night.promoted, night.samples) for night in kept(place)][:2] == [
         (False, (("cost", 130.0),)),
-        (True, (("cost", 104.0),)),
+        (True, (("cost", 100.0),)),
     ]
 
 

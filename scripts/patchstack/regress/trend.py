@@ -149,13 +149,13 @@ def measures_of(metrics: Sequence[Metric], report: GuardReport, past: Past | Non
 
 
 def told_by_numbers(
-    metrics: Sequence[Metric], tonight: Measures, results: Sequence[GuardResult]
+    metrics: Sequence[Metric], tonight: Measures | None, results: Sequence[GuardResult]
 ) -> tuple[GuardResult, ...]:
     """``results`` of some tree, where one that passed with a number that would be red tonight has failed by it.
 
     For whoever looks for the culprit: held against the same peer and band as tonight's composition.
     """
-    held = {measure.metric: measure for measure in tonight.measures}
+    held = {measure.metric: measure for measure in tonight.measures} if tonight else {}
     red: dict[str, str] = {}
     for metric in metrics:
         said = held.get(metric.name)

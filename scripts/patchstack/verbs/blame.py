@@ -15,15 +15,20 @@ from patchstack.compose.without import Against, against, bound_to
 from patchstack.culprits import Ask, Blame, Certainty, Culprit, Finding, Probe, Suspect
 from patchstack.deadline import Deadline
 from patchstack.errors import UsageError
-from patchstack.model import Composition, GuardOutcome, GuardReport, Kind
+from patchstack.model import Composition, GuardOutcome, GuardReport, Kind, Measures
 from patchstack.regress.blame import decide
+from patchstack.regress.metrics import measuring
 from patchstack.regress.question import Answer, Item, Question, Red, Wanted
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
+from patchstack.regress.trend import told_by_numbers
+from patchstack.verbs.measure import metrics_of
 from patchstack.verbs.probes import Asking, Prober, answer_of, file_of, told, tree_of
 from patchstack.verbs.selection import select
 from patchstack.workplace import Workplace
 
 _LONGEST_S = 1e6
+METRICS = "metrics"
+"""What probes call the bed's own guards that measure."""
 RED = frozenset({GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT})
 
 Reds = tuple[tuple[str, GuardOutcome], ...]
@@ -33,6 +38,14 @@ def red_guards(report: GuardReport) -> Reds:
     """What was red on the composed tree, each once."""
     results = [said for run in report.runs if run.composed for said in run.results if said.outcome in RED]
     return tuple({said.test: said.outcome for said in reversed(results)}.items())[::-1]
+
+
+def red_with_numbers(work: Workplace, made: Composition, report: GuardReport, measures: Measures | None) -> Reds:
+    """The same, and what was red for a number that it has measured."""
+    metrics = metrics_of(work, made)
+    composed = (run for run in report.runs if run.composed)
+    runs = tuple(replace(run, results=told_by_numbers(metrics, measures, run.results)) for run in composed)
+    return red_guards(replace(report, runs=runs))
 
 
 def bed_is_red(report: GuardReport) -> tuple[str, ...]:
@@ -51,7 +64,8 @@ def find_guilty(asking: Asking, report: GuardReport) -> Blame | None:
     """Who made the guards red that are so in ``report``; None where none is, or deploy.yaml allows no probe."""
     work, made = asking.work, asking.composition
     suites = _suites_by_file(work, made)
-    guards = tuple(red for red in red_guards(report) if file_of(red[0]) in suites)
+    reds = red_with_numbers(work, made, report, asking.measures)
+    guards = tuple(red for red in reds if file_of(red[0]) in suites)
     if not guards or work.config.blame.max_probes == 0:
         return None
     controls = bed_is_red(report)
@@ -203,12 +217,16 @@ def _context(made: Composition, slugs: Sequence[str], changed: set[str]) -> tupl
 def _suites_by_file(work: Workplace, made: Composition) -> dict[str, tuple[Suite, ...]]:
     """Every test file that has a say on the composed tree, with the suites that it is of."""
     found: dict[str, tuple[Suite, ...]] = {}
-    for suite in select(work, made, ()).suites:
+    selected = select(work, made, ()).suites
+    for suite in selected:
         if suite.slug != BED_SUITE:
             for file in files_of(work.root, suite):
                 found[file] = (*found.get(file, ()), suite)
             for path in suite.paths:  # of guards that never began only this is known
                 found.setdefault(path, (suite,))
+    for part in measuring(work.root, selected, metrics_of(work, made)):
+        for file in part.files.paths:  # also of the bed's, whose controls are asked on the base alone
+            found.setdefault(file, (replace(part.files, slug=METRICS),))
     return found
 
 

@@ -15,13 +15,15 @@ from patchstack.compose.without import Against, in_part
 from patchstack.culprits import Ask, Blame, Probe, Target
 from patchstack.deadline import REASON, Deadline
 from patchstack.errors import MachineError, PatchstackError
-from patchstack.model import Composition, GuardOutcome, GuardResult, LedgerLine, Sha
+from patchstack.model import Composition, GuardOutcome, GuardResult, LedgerLine, Measures, Sha
 from patchstack.regress.bed import Bed
 from patchstack.regress.lane import run_lane
 from patchstack.regress.question import Answer, End, Wanted
 from patchstack.regress.steps import Keeping, Rerun, Subject, decide_steps
 from patchstack.regress.suites import Suite
+from patchstack.regress.trend import told_by_numbers
 from patchstack.store import Run, now_utc
+from patchstack.verbs.measure import metrics_of
 from patchstack.verbs.test import default_jobs
 from patchstack.verbs.trees import forget_old_trees, lay_tree, leave_tree, open_bed, restored
 from patchstack.workplace import Workplace
@@ -40,6 +42,8 @@ class Asking:
     """What was found out about what was composed before, in this same night."""
     jobs: int | None = None
     deadline: Deadline | None = None
+    measures: Measures | None = None
+    """Tonight's numbers: what a guard measures on another tree is held against the same."""
 
 
 @dataclass
@@ -131,7 +135,8 @@ class Prober:
                 results = [said for run in report.runs for said in run.results]
                 if any(said.reason == REASON for said in results):
                     return None
-                found += [(test, outcome_of(test, results)) for test in wanted.tests]
+                judged = told_by_numbers(metrics_of(work, asking.composition), asking.measures, results)
+                found += [(test, outcome_of(test, judged)) for test in wanted.tests]
         finally:
             if tree != asking.composition.tree:
                 leave_tree(laid.folder)

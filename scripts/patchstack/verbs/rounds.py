@@ -34,7 +34,7 @@ from patchstack.regress.prove import prove
 from patchstack.release.loss import require_few
 from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run
-from patchstack.verbs.blame import bed_is_red, find_guilty, follow, guilty_topics, must_stay, red_guards
+from patchstack.verbs.blame import bed_is_red, find_guilty, follow, guilty_topics, must_stay, red_with_numbers
 from patchstack.verbs.handed import require_said_of
 from patchstack.verbs.history import past_of, quarantined_green
 from patchstack.verbs.image import make_image
@@ -227,7 +227,9 @@ def _find_out(work: Workplace, run: Run, tested: Tested, means: Means) -> bool:
     """Who made the guards red; False where that is not known in any way."""
     assert tested.composition is not None
     assert tested.tests is not None
-    asking = Asking(work, run, tested.composition, means.previous, tested.blame, means.jobs, means.deadline)
+    asking = Asking(
+        work, run, tested.composition, means.previous, tested.blame, means.jobs, means.deadline, tested.measures
+    )
     try:
         found = find_guilty(asking, tested.tests)
     except (PatchstackError, OSError) as error:  # the night is as red as it was
@@ -236,7 +238,8 @@ def _find_out(work: Workplace, run: Run, tested: Tested, means: Means) -> bool:
     if found is None:
         return False
     told = {test for finding in found.findings for test in finding.tests}
-    if not told.issuperset(test for test, _ in red_guards(tested.tests)):
+    reds = red_with_numbers(work, tested.composition, tested.tests, tested.measures)
+    if not told.issuperset(test for test, _ in reds):
         found = replace(found, left_out=())  # something else is red, and stays so
     tested.blame = found
     run.write(found)
