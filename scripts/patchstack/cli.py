@@ -208,6 +208,7 @@ def test(
     from patchstack.regress.shards import read_part
     from patchstack.report.terminal import render_guards
     from patchstack.verbs import test as stage
+    from patchstack.verbs.history import past_of
     from patchstack.verbs.plan import composed
     from patchstack.verbs.shards import gathered
 
@@ -222,7 +223,7 @@ def test(
             emit(json.dumps(body, indent=2) if as_json else "\n".join(chosen.lines))
             return
         if gather:
-            report = gathered(work, composition, gather)
+            report = gathered(work, composition, gather, past_of(run))
             stage.write_report(run, report)
         else:
             report = stage.run_guards(

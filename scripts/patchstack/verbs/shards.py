@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchstack.errors import MachineError, UsageError
-from patchstack.model import Composition, Division, GuardReport, Sha, Shard
+from patchstack.model import Composition, Division, GuardReport, Past, Sha, Shard
 from patchstack.regress.declared import CPU
 from patchstack.regress.durations import read_durations
 from patchstack.regress.expected import NOT_HEARD, Due, completed
@@ -55,8 +55,8 @@ def _completed(
     return replace(report, runs=runs, proofs=prove(selection.claims, runs))
 
 
-def gathered(work: Workplace, composition: Composition, paths: Sequence[Path]) -> GuardReport:
-    """The reports in ``paths`` as the one of ``composition``.
+def gathered(work: Workplace, composition: Composition, paths: Sequence[Path], past: Past | None = None) -> GuardReport:
+    """The reports in ``paths`` as the one of ``composition``; ``past`` is what its run has read of earlier nights.
 
     `UsageError` where they are not of it; a shard that is not among them is missing by the names of its tests.
     """
@@ -66,7 +66,7 @@ def gathered(work: Workplace, composition: Composition, paths: Sequence[Path]) -
     shards = [given.shard for given in reports if given.shard is not None]
     report = with_absent(work, report, selection, composition.tree, shards)
     report = answered(work, report, selection, composition.tree)
-    require_said_of(work, composition, report)
+    require_said_of(work, composition, report, past=past)
     return report
 
 
