@@ -168,7 +168,8 @@ def test_every_word_of_a_report_is_explained(heading: str, values: type[StrEnum]
 
 
 def test_every_file_of_a_run_is_documented() -> None:
-    beside_the_stages = {"report.md", "junit.xml", "answers.md", "traceback.txt", "logs/TREE/SLUG.log"}
+    logs = {"logs/TREE/SLUG.log", "logs/TREE/stacks/SLUG/*.txt"}
+    beside_the_stages = {"report.md", "junit.xml", "answers.md", "traceback.txt", *logs}
     assert set(spans(column(OPERATORS, "file"))) == {*STAGE_FILES.values(), *beside_the_stages}
 
 
