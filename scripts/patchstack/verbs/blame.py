@@ -141,7 +141,14 @@ def _broken_bed(asking: Asking, reds: Reds, controls: Sequence[str]) -> Finding:
 
 def _shippable_without(made: Composition, findings: Sequence[Finding]) -> tuple[str, ...]:
     """Whom the night goes on without; nobody where what would be left is red, too, or must not be shipped."""
-    telling = [finding for finding in findings if finding.certainty is not Certainty.FLAKY]
+    guilty = {one for finding in findings if finding.certainty is Certainty.CONFIRMED for one in finding.suspects}
+    telling = [
+        finding
+        for finding in findings
+        # Of many red guards a few are asked; the others are tested again without whom these have found guilty.
+        if finding.certainty is not Certainty.FLAKY
+        and not (finding.certainty is Certainty.NARROWED and finding.suspects and guilty.issuperset(finding.suspects))
+    ]
     if made.hotfix is not None or any(finding.certainty is not Certainty.CONFIRMED for finding in telling):
         return ()
     names = tuple(dict.fromkeys(finding.suspects[-1].name for finding in telling))
