@@ -108,6 +108,35 @@ def test_the_nearest_mark_counts_key_by_key_and_a_patch_s_guard_needs_none(root:
     assert [test.lane for test in scenarios_of(found, "1-gpu")] == ["cpu", "2-gpu", "rdma", "rdma", "cpu", "cpu", "cpu"]
 
 
+def test_a_test_below_a_condition_is_promised_all_the_same(root: Path) -> None:
+    text = """\
+pytestmark: list = [pytest.mark.lane("cpu", est_s=3)]
+try:
+    import x
+except ImportError:
+    def test_without(): ...
+else:
+    def test_with(): ...
+match NAME:
+    case "a":
+        def test_a(): ...
+with x:
+    for y in z:
+        class TestIn:
+            def test_in(self): ...
+def helper():
+    def test_no(): ...
+"""
+    write(root, "pd/test_x.py", text)
+    found = [test for test in read_declared(root, LANES, PATCHES) if test.file.endswith("/pd/test_x.py")]
+    assert [(test.test.partition("::")[2], test.est_s) for test in found] == [
+        ("test_with", 3.0),
+        ("test_without", 3.0),
+        ("test_a", 3.0),
+        ("TestIn::test_in", 3.0),
+    ]
+
+
 def test_nothing_is_declared_where_there_are_no_guards(tmp_path: Path) -> None:
     assert read_declared(tmp_path, LANES, ()) == ()
 
@@ -172,6 +201,10 @@ def test_a_mark_that_cannot_be_read_is_named(root: Path, mark: str, said: str) -
 def test_a_mark_is_named_once_however_many_tests_it_holds_for(root: Path) -> None:
     text = "pytestmark = mark.lane('x')\ndef test_a() -> None: ...\ndef test_b() -> None: ...\n"
     assert len(problems_of(root, "pd/test_x.py", text)) == 1
+    two = (
+        "@mark.lane(est_s=1)\n@mark.lane(est_s=2)\nclass TestX:\n    def test_a(self): ...\n    def test_b(self): ...\n"
+    )
+    assert len(problems_of(root, "pd/test_x.py", two)) == 1
 
 
 TWICE = """\
@@ -235,10 +268,11 @@ def test_what_is_not_python_is_named(root: Path, text: str) -> None:
 
 def test_a_file_that_nobody_runs_is_named(root: Path) -> None:
     test = "def test_it() -> None: ...\n"
-    for name in ("test_top.py", "pdx/test_it.py", "pd/it_test.py", "gpu/it_test.py"):
+    for name in ("test_top.py", "pdx/test_it.py", "kvx/test_it.py", "pd/it_test.py", "gpu/it_test.py"):
         write(root, name, test)
     assert problems(root) == [
         "gpu/it_test.py:1: : pytest takes it for tests, and a night does not: call it test_*.py",
+        "kvx/test_it.py:1: : no patch names it, so that nobody runs it: name it under `guards` of a patch.md",
         "pd/it_test.py:1: : pytest takes it for tests, and a night does not: call it test_*.py",
         "pdx/test_it.py:1: : no patch names it, so that nobody runs it: name it under `guards` of a patch.md",
         "test_top.py:1: : no patch names it, so that nobody runs it: name it under `guards` of a patch.md",

@@ -36,8 +36,12 @@ def test_the_longest_go_first_each_to_who_has_least_to_do() -> None:
 
 
 def test_what_nobody_has_measured_counts_as_the_median() -> None:
-    assert decide_shards({"a": 8.0, "b": 2.0, "c": 1.0, "new": None}, 2) == (("a",), ("b", "c", "new"))
+    assert decide_shards({"a": 8.0, "b": 7.0, "c": 6.0, "new": None}, 2) == (("a", "c"), ("b", "new"))
     assert decide_shards({"c": None, "b": None, "a": None}, 2) == (("a", "c"), ("b",))
+
+
+def test_what_takes_no_time_leaves_no_shard_empty() -> None:
+    assert decide_shards({"a": 0.0, "b": 0.0, "c": 0.0}, 3) == (("a",), ("b",), ("c",))
 
 
 def test_more_shards_than_files_is_refused() -> None:
@@ -125,7 +129,9 @@ def test_shards_say_together_what_one_machine_would() -> None:
 
 
 def test_a_shard_that_is_not_there_is_not_made_up() -> None:
-    alone = gather([ONE], CLAIMS)
+    others = TreeRun("base + y", False, BASE, (GuardResult(f"{B}::test_it", "x", False, MISSING, 0.0),))
+    alone = gather([replace(ONE, runs=(*ONE.runs, others))], CLAIMS)
+    assert [run.label for run in alone.runs] == ["composed", "base"]
     assert [said.test for run in alone.runs for said in run.results] == [f"{A}::test_it"] * 2
 
 
