@@ -98,6 +98,7 @@ class Inquiry:
         if self._comparable:
             reading = yield self._need(LAST, TWICE, "whether it fails on the last promoted tree as well")
             if reading is Reading.FAILS:
+                yield self._need(TONIGHT, TRIED, "whether it ever passes on tonight's tree")
                 detail = "it fails on the last promoted tree as well: machine, test bed or guard are not what they were"
                 return (Conclusion(Certainty.INFRA, (), detail),)
         reading = yield self._need(self._bare, TWICE, "whether it fails without all that changed")
@@ -136,6 +137,9 @@ class Inquiry:
             yield from self._weigh({TONIGHT, self._bare}, {LAST}, self._bare, LAST, PROOF_OF_SEVERAL)
             return (Conclusion(Certainty.CONFIRMED, (question.base,), "it fails on tonight's base without all else"),)
         yield self._need(TONIGHT, TRIED, "whether it ever passes on tonight's tree")
+        if self._comparable:
+            heard = self._evidence.heard_by(self._bare, TWICE)
+            yield self._need(LAST, TWICE, "whether the machine is still sound", heard)
         base = (question.base,) if question.base_changed or not question.last else ()
         suspects = (*staying, *question.removed, *base)
         detail = "it fails without all that changed but this" if suspects else "it fails without all that changed"
@@ -186,6 +190,7 @@ class Inquiry:
                 passes, fails = (passes, half) if reading is Reading.FAILS else (half, fails)
             fails -= 1
             members.add(order[fails])
+            self._among = self._suspects(members)
             alone = self._target(subsets.below(members))
             reading = yield self._need(alone, self._fresh(alone), f"whether {self._whom(members)} is enough")
             if reading is Reading.FAILS or not fails:
