@@ -220,3 +220,19 @@ def test_a_guard_that_kills_nothing_must_have_run_on_the_ground() -> None:
         Status.INCOMPLETE,
         (beside,),
     )
+
+
+@pytest.mark.parametrize("doubt", [GuardOutcome.FLAKY, GuardOutcome.QUARANTINED])
+def test_a_killer_in_doubt_kills_nothing_and_spoils_nothing(doubt: GuardOutcome) -> None:
+    """Whatever it says on the mutants: the other killers decide, and where there is none the mutant survives."""
+    one, two = said("one", doubt, "p"), said("two", P, "p", "q")
+    crashed = on("p", said("one", C, "p"), said("two", F, "p", "q"))
+    assert proof(composed(one, two), ground(), crashed, KILLED[1]) == (
+        Standing.PROVEN,
+        "1 guards kill 2 mutants; flaky, or in quarantine: one",
+    )
+    alone = proof(composed(KILLERS[0], said("two", doubt, "p", "q")), ground(), *KILLED)
+    assert alone == (
+        Standing.UNPROVEN,
+        "mutant q survives: no guard kills it; flaky, or in quarantine: two",
+    )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from patchstack.model import GuardOutcome, GuardResult
-from patchstack.regress.execute import read_record
+import pytest
+
+from patchstack.model import GuardOutcome, GuardResult, Sample
+from patchstack.regress import execute
+from patchstack.regress.execute import LONGEST_REASON, MOST_SAMPLES, read_record
 from patchstack.regress.suites import Suite
 
 SUITE = Suite("zmq-locked-sends", ("tests/regression/zmq_locked_sends",), "0" * 64)
@@ -86,3 +90,113 @@ def test_a_torn_last_line_is_no_result() -> None:
 def test_a_result_for_what_was_not_collected_is_kept_and_counts() -> None:
     lines = record(result("tests/x/test_y.py", "crash", reason="SyntaxError"))
     assert outcomes(read_record(SUITE, lines, "ended with 2")) == {"tests/x/test_y.py": GuardOutcome.CRASH}
+
+
+# --- numbers ---
+
+
+def sample(value: object = 1.5, metric: object = "pd-request-cpu", test: object = "a", **more: object) -> str:
+    return json.dumps({"sample": {"test": test, "metric": metric, "value": value, **more}})
+
+
+BEGUN, ANSWERED = record({"collected": ["a", "b"]}, {"started": "a"}), record(result("a", "pass"))
+BED_CRASH = {"tests/regression/zmq_locked_sends": GuardOutcome.CRASH}
+
+
+def test_what_a_test_measures_is_its_own() -> None:
+    lines = [*BEGUN, sample(1.5), sample(2), *ANSWERED, *record({"started": "b"}), sample(3, "x", "b")]
+    first, second = read_record(SUITE, [*lines, *record(result("b", "fail"))], "ended with 1")
+    assert first.samples == (Sample("pd-request-cpu", 1.5), Sample("pd-request-cpu", 2.0))
+    assert second.samples == (Sample("x", 3.0),)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        sample("1"),
+        sample(True),
+        sample(None),
+        sample(float("nan")),
+        sample(float("inf")),
+        sample(10**400),
+        sample(metric="PD request"),
+        sample(metric=""),
+        sample(metric="x" * 101),
+        sample(metric=7),
+        sample(test="b"),
+        sample(test="never heard of"),
+        sample(test=7),
+        sample(unit="ms"),
+        '{"sample": [1]}',
+        '{"sample": {}}',
+    ],
+)
+def test_a_number_that_no_plugin_writes_is_a_crash(line: str) -> None:
+    found = read_record(SUITE, [*BEGUN, line, *ANSWERED], "ended with 0")
+    assert outcomes(found) == {"a": GuardOutcome.PASS, "b": GuardOutcome.MISSING, **BED_CRASH}
+    assert found[0].samples == ()
+
+
+def test_a_number_after_the_answer_is_a_crash() -> None:
+    found = read_record(SUITE, [*BEGUN, *ANSWERED, sample(), *record(result("b", "pass"))], "ended with 0")
+    assert outcomes(found) == {"a": GuardOutcome.PASS, "b": GuardOutcome.PASS, **BED_CRASH}
+
+
+def test_more_numbers_than_anybody_measures_are_not_taken_in() -> None:
+    found = read_record(SUITE, [*BEGUN, *[sample()] * (MOST_SAMPLES + 1), *ANSWERED], "ended with 0")
+    assert len(found[0].samples) == MOST_SAMPLES
+    assert outcomes(found)["tests/regression/zmq_locked_sends"] is GuardOutcome.CRASH
+
+
+def test_a_duration_that_is_no_number_and_a_reason_without_end_are_cut() -> None:
+    for duration in (float("nan"), 10**400, "1", True):
+        lines = [*BEGUN, *record(result("a", "fail", duration_s=duration, reason="x" * 10_000))]
+        said = read_record(SUITE, lines, "ended with 0")[0]
+        assert (said.duration_s, len(said.reason)) == (0.0, LONGEST_REASON)
+
+
+def test_a_record_without_end_is_not_read_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "RECORD_BYTES", 100)
+    path = tmp_path / "record.jsonl"
+    path.write_text("\n".join([*record({"collected": ["a"]}), *["x" * 30] * 10]))
+    found = read_record(SUITE, execute._lines_of(path), "ended with 0")
+    assert found[-1].outcome is GuardOutcome.CRASH
+    path.write_text("\n".join(record({"collected": ["a"]}, {"started": "a"})))
+    assert len(execute._lines_of(path)) == 2
+
+
+# --- by whose doing ---
+
+
+@pytest.mark.parametrize(
+    ("ended", "more", "expected"),
+    [
+        ("ended with -9", {"killed": True}, [("crash", True), ("missing", True)]),
+        ("ended with -11", {}, [("crash", False), ("missing", True)]),
+        ("was ended after 600 s", {}, [("timeout", False), ("missing", True)]),
+        ("ended", {"cut": "the night's deadline"}, [("missing", False), ("missing", False)]),
+        ("ended", {"cut": "the night's deadline", "killed": True}, [("missing", False), ("missing", False)]),
+    ],
+)
+def test_what_says_nothing_of_the_code_is_known_as_that(
+    ended: str, more: dict[str, object], expected: list[tuple[str, bool]]
+) -> None:
+    """What was killed, or never begun, is asked again; what was running when it ended by itself has a say."""
+    found = read_record(SUITE, BEGUN, ended, **more)  # type: ignore[arg-type]
+    assert [(said.outcome.value, said.by_machine) for said in found] == expected
+
+
+def test_a_skip_has_a_say_and_nothing_collected_has_none_where_it_was_killed() -> None:
+    skipped = read_record(SUITE, [*BEGUN, *record(result("a", "skip"))], "ended with 0")[0]
+    assert (skipped.outcome, skipped.by_machine) == (GuardOutcome.MISSING, False)
+    assert [said.by_machine for said in read_record(SUITE, [], "ended with -9", killed=True)] == [True]
+    assert [said.by_machine for said in read_record(SUITE, [], "ended with 4")] == [False]
+
+
+def test_a_part_that_was_out_of_time_is_late_however_it_ended() -> None:
+    lines = [*BEGUN, *record({"out_of_time_s": 1770.0, "stacks": ["part.txt", "gone.txt", 7]})]
+    first, second = read_record(SUITE, lines, "ended with -9", killed=True, taken={"part.txt": "logs/part.txt"})
+    assert (first.outcome, first.by_machine) == (GuardOutcome.TIMEOUT, False)
+    assert first.reason == "pytest was ended after 1770 s while it ran; stacks of every process: logs/part.txt"
+    assert (second.outcome, second.by_machine) == (GuardOutcome.MISSING, True)
+    assert second.reason == "collected, not run: pytest was ended after 1770 s; stacks of every process: logs/part.txt"
