@@ -74,7 +74,7 @@ def hold(options: Options, reason: str, dry_run: bool, as_json: bool) -> None:
 @with_json
 @click.pass_obj
 def release_hold(options: Options, names: tuple[str, ...], reason: str, dry_run: bool, as_json: bool) -> None:
-    """End the hold; or, with names, release what rollbacks have barred: a night, #41, a patch's slug."""
+    """End the hold; or, with names, release what rollbacks and red nights have barred: a night, #41, a patch's slug."""
     from patchstack.verbs.rollback import release_hold as run_release
 
     work = workplace(options)

@@ -106,7 +106,8 @@ def _quarantine(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[S
 
 def quarantined(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[Line, ...]:
     """Each entry, the expired ones first, and each result that no entry of the report explains."""
-    results = [result for run in report.runs for result in run.results if run.composed or result.slug == _BED]
+    runs = [run for run in report.runs if not run.beside]
+    results = [result for run in runs for result in run.results if run.composed or result.slug == _BED]
     kept = [_look(entry, results, green_nights) for entry in report.quarantine]
     lines = [_entry(one) for one in sorted(kept, key=lambda one: (not one.entry.expired, one.entry.until))]
     alone = [

@@ -18,6 +18,7 @@ from patchstack.model import (
     Past,
     Sha,
 )
+from patchstack.regress.suites import BED_SUITE
 from patchstack.release.history import MOST_ENTRIES, green_in_a_row, history_branch, keep_night, read_history
 from patchstack.release.ledger import LONGEST_NAME
 from patchstack.release.remote import RemoteState
@@ -111,11 +112,12 @@ def quarantined_green(tests: GuardReport, past: Past | None) -> tuple[tuple[str,
 
 
 def _green_in_quarantine(tests: GuardReport) -> tuple[str, ...]:
-    """Each entry of the quarantine of which all results on the composed tree, and there are some, are green."""
-    composed = [result for run in tests.runs if run.composed for result in run.results]
+    """Each entry of the quarantine of which all results where it must pass, and there are some, are green."""
+    runs = [run for run in tests.runs if not run.beside]
+    must_pass = [said for run in runs for said in run.results if run.composed or said.slug == BED_SUITE]
     found = []
     for entry in tests.quarantine:
-        mine = [result for result in composed if _is_of(result, entry.test)]
+        mine = [result for result in must_pass if _is_of(result, entry.test)]
         if mine and all(result.outcome is GuardOutcome.PASS for result in mine):
             found.append(entry.test)
     return tuple(found)

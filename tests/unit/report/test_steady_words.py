@@ -122,9 +122,13 @@ def test_where_a_guard_is_meant_to_fail_it_says_nothing_of_its_quarantine() -> N
     failed = replace(GUARD, outcome=GuardOutcome.FAIL, reason="as it should")
     control = replace(GUARD, test="tests/regression/bed/test_bed.py::test_it", slug="bed")
     ground = TreeRun("base", False, sha("9"), (failed, control))
+    beside = TreeRun("last promoted", False, sha("9"), (replace(control, outcome=GuardOutcome.FAIL),), beside=True)
     both = (ENTRY, replace(ENTRY, test="tests/regression/bed/test_bed.py", until="2026-12-05"))
     one, bed = steady_words.quarantined(
-        replace(fixed_night.TESTS, runs=(TreeRun("composed", True, sha("e"), (GUARD,)), ground), quarantine=both), {}
+        replace(
+            fixed_night.TESTS, runs=(TreeRun("composed", True, sha("e"), (GUARD,)), ground, beside), quarantine=both
+        ),
+        {},
     )
 
     assert "Tonight pass." in plain(one)

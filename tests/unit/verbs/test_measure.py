@@ -132,6 +132,12 @@ def test_nights_in_a_row_in_which_a_quarantined_guard_was_green() -> None:
     )
     assert quarantined_green(report(first, bad, quarantine=(ENTRY,)), past) == ()
     assert quarantined_green(report(first, quarantine=(ENTRY,)), None) == ((ENTRY.test, 1),)
+    # The bed's own controls must pass on the base; on the tree that was promoted last nobody asks.
+    control, bad_one = said(test=first.test, slug="bed"), said(test=second.test, slug="bed", outcome=GuardOutcome.FAIL)
+    on_base = TreeRun("base", False, MADE.base.tree, (control,))
+    beside = TreeRun("last promoted", False, MADE.tree, (bad_one,), beside=True)
+    bed = replace(report(quarantine=(ENTRY,)), runs=(on_base, beside))
+    assert quarantined_green(bed, None) == ((ENTRY.test, 1),)
 
 
 # --- whole nights ---
