@@ -153,6 +153,23 @@ def test_a_machine_that_breaks_in_between_gets_nobody_blamed(moment: int) -> Non
     assert finding.certainty is (CONFIRMED if late else INFRA)
 
 
+@pytest.mark.parametrize("moment", range(1, 8))
+def test_a_machine_that_breaks_has_not_as_many_culprits_as_are_tried(moment: int) -> None:
+    [finding] = play(World(pulls(7), (by("#1"),), broken_from=moment)).findings
+    assert (finding.certainty, finding.suspects) == (INFRA, ())
+
+
+def test_a_guard_that_fails_no_more_has_no_partner_sought_for() -> None:
+    world = World(pulls(8), (Guard(flakes=0.0),))
+    question = Question((Red(TEST, FAIL),), world.items, BASE)
+    again = Answer(TONIGHT, (TEST,), ((TEST, (FAIL, FAIL)),))
+    answers = [again]
+    while isinstance(step := decide(question, tuple(answers)), Wanted):
+        answers.append(world.answer(step, len(answers)))
+    assert [(finding.certainty, finding.suspects) for finding in step] == [(FLAKY, ())]
+    assert len(answers) == 8  # again, last, nothing, three of a halving, alone, and again
+
+
 def test_a_machine_that_dies_is_asked_once_more() -> None:
     played = play(World(pulls(4), (by("#3"),), dead_from=4))
     assert found(played) == [(INFRA, ())]
