@@ -278,3 +278,12 @@ def test_who_looks_for_the_culprit_hears_a_number_as_a_failure() -> None:
     assert outcomes == [["fail", "pass"], ["pass", "pass"], ["crash", "pass"]]
     (failed, _) = told_by_numbers((COST,), tonight, (bad, other))
     assert failed.reason.startswith("cost: 128 ms: 28.0% worse than the last promoted tree")
+
+
+def test_only_what_is_red_is_a_failure_and_only_of_what_passed() -> None:
+    off = measures_of((COST,), report(said(130.0), beside=(said(125.0),)), FIVE)
+    assert [one.outcome.value for one in told_by_numbers((COST,), off, (said(130.0),))] == ["pass"]
+    assert [one.outcome.value for one in told_by_numbers((COST,), None, (said(130.0),))] == ["pass"]
+    tonight = measures_of((COST,), report(said(130.0), beside=(said(100.0),)), FIVE)
+    both = (said(test=f"{TEST}[a]", outcome=GuardOutcome.CRASH), said(130.0, test=f"{TEST}[b]"))
+    assert [one.outcome.value for one in told_by_numbers((COST,), tonight, both)] == ["crash", "fail"]
