@@ -147,7 +147,7 @@ def test_a_first_night_promotes_and_an_unchanged_one_has_nothing_to_do(first_nig
     run = place.root / ".patchstack" / "runs" / report["night"]
     written = {path.name for path in run.iterdir() if path.is_file()}
     assert written == {
-        *("base.json", "past.json", "candidates.json", "dedup.json", "plan.json", "composition.json"),
+        *("base.json", "past.json", "candidates.json", "dedup.json", "plan.json", "composition.json", "junit.xml"),
         *("losses.json", "image.json", "tests.json", "verdicts.json", "promotion.json", "report.json", "report.md"),
     }
     assert json.loads((run / "report.json").read_text()) == report

@@ -122,6 +122,10 @@ def test_what_is_counted_is_what_is_there() -> None:
         suite.update_statistics()
     whole.update_statistics()
     assert [(suite.tests, suite.failures, suite.errors, suite.skipped, suite.time) for suite in whole] == written
+    # That reader reckons the sums of all suites by itself.
+    written_root = ElementTree.fromstring(junit_xml(REPORT)).attrib
+    counts = {"tests": "26", "failures": "6", "errors": "3", "skipped": "8", "time": "28.500"}
+    assert written_root == {"name": "patchstack", **counts}
     assert (whole.tests, whole.failures, whole.errors, whole.skipped, whole.time) == total == (26, 6, 3, 8, 28.5)
 
 
