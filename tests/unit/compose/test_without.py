@@ -179,11 +179,11 @@ def test_a_patch_that_came_with_another_cannot_be_old_without_it(fork: Fork) -> 
     fork.patch("two", {B: edit(TEN, 9, "two")}, on=one)
     last = promote(fork, fork.compose().composition)
     fork.patches.clear()
-    one = fork.patch("one", {A: edit(TEN, 1, "another one")})
+    one = fork.patch("one", {A: edit(TEN, 5, "another one")})
     fork.patch("two", {B: edit(TEN, 9, "another two")}, on=one)
     now = tonight(fork, last)
     assert now.changed == ("one", "two")
-    assert in_part(fork.store, now, {"two"}) is None  # the old one brings the old `one` along
+    assert in_part(fork.store, now, {"two"}) is None  # the old one would bring the old `one` along
     both = in_part(fork.store, now, {"one", "two"})
     assert both is not None
     assert fork.files(both.tree) == {A: edit(TEN, 1, "one"), B: edit(TEN, 9, "two"), C: TEN}
