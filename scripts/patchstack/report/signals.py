@@ -261,8 +261,7 @@ def _guilty_one(report: NightReport, item: LeftOut, place: Place) -> Signal:
 
     def page(rows: int) -> Page:
         evidence = blame_words.evidence(*found) if found else ()
-        with_others: tuple[Line, ...] = (("Only together with ", *place.names(item.twins), "."),) if item.twins else ()
-        said, more = cut([who, *with_others, *([(Prose(item.detail),)] if item.detail else []), *evidence], rows)
+        said, more = cut([who, *([(Prose(item.detail),)] if item.detail else []), *evidence], rows)
         lead: Line = ("The night leaves it out at this commit, and ships the rest. Mended, it comes back by itself.",)
         return _page(lead, (Section(WHO, items=said, more=more),))
 

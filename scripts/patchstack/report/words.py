@@ -77,7 +77,6 @@ _WITH_TWINS: dict[str, str] = {
     Reason.CARRIER_LEFT_OUT: "its carrier is left out:",
     Reason.CONTAINS_DEPLOY: "contains a deploy commit of",
     Reason.CARRIES_BLOCKED: "carries commits of the blocked",
-    Reason.GUILTY: "found guilty of a red night, only together with",
 }
 
 _MANY = 5

@@ -91,7 +91,7 @@ def guilty(name: str, head: Sha, **more: object) -> LeftOut:
 
 OUT = (
     guilty("#51", sha("5"), title="scheduler: one queue"),
-    guilty("#52", sha("6"), twins=("#41",)),
+    guilty("#52", sha("6")),
     left_out("#53", Outcome.EXCLUDED, Reason.CARRIES_BLOCKED, "rebase it", twins=("#51",)),
 )
 RESULTS = (
