@@ -119,6 +119,11 @@ max_lost: many
             GOOD.replace("branch: deploy", "branch: stack/production"),
             "1: (the whole file): branch 'stack/production' is both lanes.production.branch and the stack of lane",
         ),
+        (
+            GOOD.replace("branch: deploy", "branch: history/production"),
+            "branch 'history/production' is both lanes.production.branch and the history of lane production",
+        ),
+        (GOOD.replace("branch: deploy", "branch: history"), "'history/production' and 'history' cannot both be in one"),
     ],
 )
 def test_broken_files_give_one_clear_problem(tmp_path: Path, text: str, problem: str) -> None:
@@ -287,6 +292,11 @@ def test_the_fork_has_pull_requests_also_where_github_is_not_asked(tmp_path: Pat
         ("repo: acme/sglang, into", "repo: Acme/sglang, into", "source 'Acme/sglang' is fork.repo, 'acme/sglang'"),
         ("into: [base/production, stack/production]", "into: [deploy]", "'deploy' of the fork are never composed"),
         ("into: [base/production, stack/production]", "into: [main]", "'main' of the fork are never composed"),
+        (
+            "into: [base/production, stack/production]",
+            "into: [history/production]",
+            "'history/production' of the fork are never composed",
+        ),
         ("label: deploy", "label: Blocked", "'Blocked' would both admit and block"),
         (
             "{repo: sgl-project/sglang, into: [main], heads: [acme]}",

@@ -99,6 +99,23 @@ def test_the_branch_that_it_was_pushed_from_is_no_target_nor_one_built_on_it(for
     ]
 
 
+def test_what_nights_have_measured_is_no_place_to_begin(fork: Fork) -> None:
+    night = fork.commit("night", {"nights/20261101T020000Z.json": "{}\n"})
+    fork.branch("history/production", fork.commit("next", {"nights/20261102T020000Z.json": "{}\n"}, night))
+    fork.pull(1, fork.commit("forged", {"nights/20261101T020000Z.json": "{1}\n"}, night))
+    fork.pull(2, night)
+
+    pulls, refused = fork.read()
+    assert pulls == ()
+    assert [(one.name, one.reason.value) for one in refused] == [
+        ("#1", "into a branch that is not composed"),
+        ("#2", "no common history"),
+    ]
+    assert refused[0].detail == (
+        "history/production holds what nights have measured: cut a branch from base/production and open it again"
+    )
+
+
 def test_of_several_merge_bases_the_nearest_counts(fork: Fork) -> None:
     fork.patch("first", {A: edit(TEN, 1, "first")})
     stack = fork.publish_stack()

@@ -48,6 +48,8 @@ def test_each_target_has_its_answer() -> None:
             pull(8, "feature"),
             pull(9, "base"),
             pull(10, "base/"),
+            pull(11, "history/production", head="fix"),
+            pull(12, "fix"),
         ]
     ) == [
         "#1 candidate -> base/production",
@@ -60,6 +62,8 @@ def test_each_target_has_its_answer() -> None:
         "#8 skipped: into a branch that is not composed",
         "#9 skipped: into a branch that is not composed",
         "#10 skipped: into a branch that is not composed",
+        "#11 skipped: into a branch that is not composed",
+        "#12 skipped: into a branch that is not composed",
     ]
 
 
