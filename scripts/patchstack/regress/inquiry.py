@@ -129,8 +129,7 @@ class Inquiry:
             self._subsets = wider
             reading = yield self._need(self._bare, TWICE, f"whether it passes with {self._told(changed)} as it was")
             if reading is not Reading.FAILS:
-                aside = frozenset(at for at in wider.all if not changed.intersection(wider.units[at]))
-                return (yield from self._one_culprit_after_the_other(aside))
+                return (yield from self._one_culprit_after_the_other())
         staying = tuple(item.suspect for item in question.items if item.name in {*self._red.context, *wider.stay})
         if question.base_changed and self._comparable and not staying and not question.removed:
             self._among = (question.base,)
@@ -145,12 +144,12 @@ class Inquiry:
         detail = "it fails without all that changed but this" if suspects else "it fails without all that changed"
         return (Conclusion(Certainty.NARROWED, suspects, detail),)
 
-    def _one_culprit_after_the_other(self, aside: Subset = frozenset()) -> Steps[Conclusions]:
-        """As long as it fails without those found before. The first is not in ``aside``, without which it fails too."""
+    def _one_culprit_after_the_other(self) -> Steps[Conclusions]:
+        """As long as it fails without those found before."""
         culprits: list[_Culprit] = []
         out: Subset = frozenset()
         while True:
-            culprits.append((yield from self._smallest_set(out or aside)))
+            culprits.append((yield from self._smallest_set(out)))
             out |= self._subsets.above(culprits[-1].last)
             names = self._told(self._subsets.names(one.last for one in culprits))
             self._among = self._suspects(unit for one in culprits for unit in one.guilty)

@@ -210,8 +210,9 @@ def test_a_culprit_of_a_guard_that_is_flaky_besides_is_no_flaky_guard() -> None:
     tried = Answer(TONIGHT, (TEST,), ((TEST, (FAIL,) * 6),))
     sound = decide(world.question(), (again, last, tried))
     assert (sound.target, sound.times) == (LAST, 2)
-    [finding] = _decide(world, again, last, tried, Answer(LAST, (TEST,), ((TEST, (PASS, PASS)),)))
-    assert (finding.certainty, finding.suspects) == (NARROWED, ())
+    for runs in ((PASS, PASS), (PASS, FAIL)):
+        [finding] = _decide(world, again, last, tried, Answer(LAST, (TEST,), ((TEST, runs),)))
+        assert (finding.certainty, finding.suspects) == (NARROWED, ())
     [finding] = _decide(world, again, last, tried, Answer(LAST, (TEST,), ((TEST, (FAIL, FAIL)),)))
     assert finding.certainty is INFRA
 
@@ -318,6 +319,13 @@ def test_red_in_another_way_is_another_failure() -> None:
     assert play(world).confirmed == [("#5",)]
     world.guards = (replace(by("#5"), red=CRASH),)
     assert play(world).confirmed == [("#5",)]
+
+
+def test_who_cannot_go_out_of_the_set_is_asked_about_in_all_of_tonight() -> None:
+    """Without #3 nothing of the set needs #6, and without #6 #1 crashes: that #3 is one of them is seen elsewhere."""
+    items = (pull(1), pull(3), pull(6, 3), pull(9))
+    assert play(World(items, (by("#1 #3 #9"),), crashes=(("#1", "#6"),))).confirmed == [("#1", "#3", "#9")]
+    assert play(World(items, (by("#1 #9"),), crashes=(("#1", "#6"),))).confirmed == [("#1", "#9")]
 
 
 # --- budgets -------------------------------------------------------------------------------------------
