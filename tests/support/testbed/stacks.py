@@ -37,8 +37,8 @@ ENDINGS = (".stacks", ".processes")
 OF_THE_RUN, OF_PYTEST = "part.txt", "part-pytest.txt"
 """What the look-out leaves."""
 
-TELL_LIMIT_S = 15.0
-"""How long processes may take to write their stacks."""
+TELL_LIMIT_S = 20.0
+"""How long processes may take to write their stacks; `execute.STACKS_BEFORE_S` leaves time for this."""
 
 LONGEST_BYTES = 1 << 20
 """Of what one process has written this much is kept."""
@@ -213,7 +213,8 @@ def look_out(run: int, mark: str, limit_s: float, folder: Path, record: Path) ->
     ended = os.pidfd_open(run)
     if select.select([ended], [], [], limit_s)[0]:
         return
-    described = describe([Process(run, os.getppid(), "pytest"), *processes_of_run(run, mark)])
+    first = [process for process, _ in _alive() if process.pid == run]
+    described = describe([*first, *processes_of_run(run, mark)])
     os.kill(run, signal.SIGSTOP)  # what it would say from now on, of children that are dead, is no answer
     (folder / OF_THE_RUN).write_text(f"{described}\n\n{tell(processes_of_run(run, mark))}\n")
     with record.open("a") as file:
