@@ -175,6 +175,8 @@ def without_hunk(diff: Path, source: str) -> None:
 def test_a_patch_that_lost_a_hunk_makes_the_night_red(promoted: Place) -> None:
     place = promoted
     before = place.refs()
+    config = place.root / "deploy.yaml"  # who it was is another test's question, and costs real guards on many trees
+    config.write_text(config.read_text().replace("max_probes: 40", "max_probes: 0"))
     without_hunk(place.root / DIFF, "mooncake_transfer_engine.py")
     red = place.night()
     assert red.code == 1, red.err

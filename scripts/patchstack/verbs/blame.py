@@ -151,9 +151,10 @@ def _shippable_without(made: Composition, findings: Sequence[Finding]) -> tuple[
     ]
     if made.hotfix is not None or any(finding.certainty is not Certainty.CONFIRMED for finding in telling):
         return ()
-    names = tuple(dict.fromkeys(finding.suspects[-1].name for finding in telling))
-    stay = set(must_stay(made))
-    return () if stay.intersection(bound_to(made, names)) or len(names) != len(guilty_topics(made, telling)) else names
+    names = tuple(guilty_topics(made, telling))
+    if any(finding.suspects[-1].name not in names for finding in telling):  # the base
+        return ()
+    return () if set(must_stay(made)).intersection(bound_to(made, names)) else names
 
 
 def guilty_topics(made: Composition, findings: Sequence[Finding]) -> dict[str, Finding]:
