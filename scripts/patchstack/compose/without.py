@@ -237,3 +237,12 @@ def _next_fingerprint(tonight: Fingerprint, fresh: Sequence[LeftOut], waiting: S
     if waiting:
         inputs[WAITING] = " ".join(sorted(set(waiting)))
     return fingerprint_of(inputs)
+
+
+def as_if_never_opened(tonight: Fingerprint, guilty: Sequence[tuple[str, str]]) -> Fingerprint:
+    """What a plan without ``guilty``, pull requests by name and head, would have been named had they never been there.
+
+    So what was taken back does not come back because somebody opens a pull request that breaks a guard.
+    """
+    gone = {f"barred {name} {head}" for name, head in guilty}
+    return fingerprint_of({name: value for name, value in tonight.inputs if name not in gone})

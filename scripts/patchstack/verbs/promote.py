@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from patchstack.compose.without import as_if_never_opened
 from patchstack.errors import ImageError, RemoteError, UsageError
 from patchstack.leftovers import clear
 from patchstack.losses import Losses
 from patchstack.model import Composition, GuardReport, LedgerImage, Promotion, Verdicts
 from patchstack.regress.gate import image_to_promote
-from patchstack.release.hold import require_promotable
+from patchstack.release.hold import require_promotable, require_unbarred
 from patchstack.release.ledger import Entry
 from patchstack.release.loss import require_few
 from patchstack.release.promote import Source, decide
@@ -66,6 +67,9 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
             f"now; nothing was moved: run `patchstack test --run {run.id}`"
         )
     require_promotable(remote.history, composition.fingerprint, composition.included)
+    bars = new_bars(composition, remote.history)
+    before = as_if_never_opened(composition.fingerprint, [(bar.name, bar.value) for bar in bars])
+    require_unbarred(remote.history, before, ())
     _require_next(run, remote)
     require_onto_deployed(composition.hotfix, remote.history)
     losses = read_losses(work, run, composition, remote.history)
@@ -81,7 +85,7 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
         image=image,
         upstream=work.upstream_words,
         lost=[(item.name, item.reason) for item in losses.items],
-        bars=new_bars(composition, remote.history),
+        bars=bars,
     )
     require_as_planned(work, composition)
     if dry_run:

@@ -29,7 +29,7 @@ from patchstack.model import (
 from patchstack.nightly import Part, Until
 from patchstack.store import Run, cache_folder, decode, encode
 from patchstack.verbs import rounds
-from patchstack.verbs.rollback import release_hold
+from patchstack.verbs.rollback import release_hold, rollback
 from patchstack.verbs.rounds import NO_IMAGE_OF_A_PART
 from patchstack.workplace import Workplace
 
@@ -117,6 +117,24 @@ def test_a_released_head_is_tried_again(fork: RedFork) -> None:
     assert (night.blame.left_out, [bar.name for bar in line(night).bars]) == (("#7",), ["#7"])
 
 
+def test_what_was_rolled_back_does_not_come_back_without_a_guilty_one(fork: RedFork) -> None:
+    """The rest is the very plan that an operator has taken back, whoever was opened beside it since."""
+    fork.says(7)
+    night = fork.night()
+    fork.hour += 1
+    fork.monkeypatch.setenv("PATCHSTACK_NOW", f"2026-11-21T{fork.hour:02}:00:00+00:00")
+    rollback(fork.work)
+    before = fork.refs()
+    fork.says(8, "bad")
+    again = fork.night()
+    assert (again.headline, again.exit_code, fork.refs()["refs/heads/deploy"]) == (
+        *(Status.INCOMPLETE, 6),
+        before["refs/heads/deploy"],
+    )
+    assert f"this plan is that of night {night.night}, which rollback " in again.failure
+    assert reasons(again) == {"#8": Reason.GUILTY}
+
+
 def test_of_a_pair_the_last_one_goes(fork: RedFork) -> None:
     fork.says(7, "left")
     fork.says(8)
@@ -125,6 +143,7 @@ def test_of_a_pair_the_last_one_goes(fork: RedFork) -> None:
     assert included(night) == [*PATCHES, "#6", "#7", "#8"]
     assert night.blame is not None
     assert [suspect.name for suspect in night.blame.findings[0].suspects] == ["#7", "#9"]
+    assert (night.blame.left_out, [bar.name for bar in line(night).bars]) == (("#9",), ["#9"])
     assert "together with #7" in night.composition.left_out[0].detail  # type: ignore[union-attr]
 
 
