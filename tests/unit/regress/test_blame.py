@@ -10,6 +10,7 @@ from patchstack.culprits import Ask, Certainty, Target
 from patchstack.regress.blame import AT_ONCE, decide
 from patchstack.regress.evidence import LAST, TONIGHT
 from patchstack.regress.question import Answer, End, Question, Red, Wanted
+from patchstack.results import GuardOutcome
 
 from .oracle import BASE, CRASH, FAIL, MISSING, PASS, TIMEOUT, Guard, Played, World, names, patch, play, pull, pulls
 
@@ -54,9 +55,12 @@ def test_one_culprit_among_four() -> None:
     assert finding.probes == (1, 2, 3, 4, 5, 6, 7, 8)
 
 
+@pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("number", range(1, 6))
-def test_who_is_guilty_has_failed_six_times_and_is_missing_where_it_passed_six_times(number: int) -> None:
-    world = World(pulls(5), (by(f"#{number}"),))
+def test_who_is_guilty_has_failed_six_times_and_is_missing_where_it_passed_six_times(
+    number: int, *, last: bool
+) -> None:
+    world = World(pulls(5), (by(f"#{number}"),), last=last)
     played = play(world)
     assert played.confirmed == [(f"#{number}",)]
     runs = {PASS: 0, FAIL: 0}
@@ -68,8 +72,9 @@ def test_who_is_guilty_has_failed_six_times_and_is_missing_where_it_passed_six_t
 
 
 def test_a_pair_that_fails_only_together_is_told_in_merge_order() -> None:
-    world = World(pulls(16), (by("#11 #4"),))
-    [finding] = play(world).findings
+    played = play(World(pulls(16), (by("#11 #4"),)))
+    assert "whether it passes without #11" in [wanted.why for wanted in played.wanted]
+    [finding] = played.findings
     assert (finding.certainty, names(finding)) == (CONFIRMED, ("#4", "#11"))
     assert finding.detail == "it fails with #4 and #11 together, and not with fewer of them, and passes without"
 
@@ -134,9 +139,9 @@ def test_guards_beyond_the_first_are_asked_when_those_have_no_culprit() -> None:
 
 def test_what_passes_once_on_the_same_tree_is_flaky() -> None:
     world = World(pulls(4), (by("#3"),))
-    answer = Answer(TONIGHT, (TEST,), ((TEST, (FAIL, PASS)),))
-    [finding] = _decide(world, answer)
-    assert (finding.certainty, finding.suspects) == (FLAKY, ())
+    for runs in ((FAIL, PASS), (PASS,), (GuardOutcome.FLAKY,)):
+        [finding] = _decide(world, Answer(TONIGHT, (TEST,), ((TEST, runs),)))
+        assert (finding.certainty, finding.suspects) == (FLAKY, ())
 
 
 def test_what_fails_on_the_last_promoted_tree_is_the_machine_or_the_guard() -> None:
@@ -144,6 +149,13 @@ def test_what_fails_on_the_last_promoted_tree_is_the_machine_or_the_guard() -> N
     assert found(played) == [(INFRA, ())]
     assert [wanted.target for wanted in played.wanted] == [TONIGHT, LAST, TONIGHT]
     assert "last promoted tree as well" in played.findings[0].detail
+
+
+def test_any_red_on_the_last_promoted_tree_counts() -> None:
+    world = World(pulls(4), (by("#3"),))
+    again = Answer(TONIGHT, (TEST,), ((TEST, (FAIL,) * 8),))
+    [finding] = _decide(world, again, Answer(LAST, (TEST,), ((TEST, (CRASH, TIMEOUT)),)))
+    assert finding.certainty is INFRA
 
 
 @pytest.mark.parametrize("moment", range(1, 9))
@@ -186,6 +198,7 @@ def test_a_machine_that_has_died_once_is_forgiven() -> None:
         assert isinstance(again, Wanted)
         assert again.target == TONIGHT
         assert decide(world.question(), (silent, ran)) == decide(world.question(), (ran,))
+        assert isinstance(decide(world.question(), (silent, ran, silent)), Wanted)
         [finding] = _decide(world, silent, silent)
         assert finding.certainty is INFRA
 
@@ -287,6 +300,22 @@ def test_a_new_patch_stays_for_its_own_guard_and_can_be_suspected() -> None:
     assert found(play(World(items, (replace(guard, causes=(frozenset({"mine"}),)),)))) == [
         (NARROWED, ("needed", "mine"))
     ]
+
+
+def test_what_a_staying_patch_stands_on_stays_too() -> None:
+    items = (patch("needed", "mine"), patch("mine"), pull(1), pull(2))
+    played = play(World(items, (replace(by("#2"), context=("mine",)),)))
+    assert played.confirmed == [("#2",)]
+    assert not any("needed" in wanted.target.without for wanted in played.wanted)
+
+
+def test_a_guard_is_not_asked_where_its_patch_is_not_there() -> None:
+    one = replace(by("#2"), test="a.py::test_a")
+    mine = replace(by("#2"), test="b.py::test_b", context=("mine",))
+    played = play(World((patch("mine"), pull(1), pull(2)), (one, mine)))
+    assert {finding.tests for finding in played.findings} == {(one.test, mine.test)}
+    for wanted in played.wanted:
+        assert mine.test not in wanted.tests or "mine" not in wanted.target.without
 
 
 def test_a_new_patch_may_go_out_for_the_guard_of_another() -> None:
