@@ -137,7 +137,8 @@ def test_a_patch_of_new_files_is_proven_by_its_mutants_until_one_survives(place:
         *(f"mutant {NEW}/{name}: fail" for name in MUTANTS),
     ]
     (run,) = (place.root / ".patchstack" / "runs").iterdir()
-    assert sorted(path.name for path in run.iterdir()) == ["junit.xml", "logs", "tests.json"]  # the mutants' trees are gone
+    # The mutants' trees are gone.
+    assert sorted(path.name for path in run.iterdir()) == ["junit.xml", "logs", "tests.json"]
 
     guard = place.root / GUARDS / "test_page_count.py"
     guard.write_text(GUARD.replace("assert counted is None", "assert counted is not None"))
