@@ -16,6 +16,10 @@ _ANSWERS = {GuardOutcome.PASS, GuardOutcome.FAIL}
 _ITS_OWN_END = {GuardOutcome.CRASH, GuardOutcome.TIMEOUT}
 _SAY_NOTHING = {GuardOutcome.MISSING, GuardOutcome.SKIPPED_BY_RULE}
 
+MOST_NAMED = 32 << 10
+"""Characters of all tests that are asked again at once. The record is a candidate's to write to: a program that is
+named more than the system takes cannot be started, and that would be the machine's fault and end the night."""
+
 Results = tuple[GuardResult, ...]
 
 
@@ -90,25 +94,38 @@ def run_with_attempts(
     ``run`` is given files, folders or tests, and the number of the attempt, from 1. Of results that are of none of
     ``files`` none is asked again: nobody knows where they come from.
     """
-    mine = {*paths, *files}
-    heard = _Heard()
+    heard = _Heard({*paths, *files})
     heard.take(run(paths, 1))
     for attempt in range(2, retries + 2):
-        again = [test for test in heard.to_ask(must_pass=must_pass) if test.partition("::")[0] in mine]
+        again = _nameable(heard.to_ask(must_pass=must_pass))
         if not again:
             break
         heard.take(run(tuple(again), attempt))
     return heard.results()
 
 
+def _nameable(tests: Iterable[str]) -> list[str]:
+    """The first of them, as far as they fit."""
+    found: list[str] = []
+    left = MOST_NAMED
+    for test in tests:
+        left -= len(ascii(test))
+        if left < 0:
+            break
+        found.append(test)
+    return found
+
+
 @dataclass
 class _Heard:
     """All that was said so far, by test, in the order in which they were first heard of."""
 
+    mine: set[str]
+    """Files and folders that were asked."""
     runs: dict[str, list[GuardResult]] = field(default_factory=dict)
 
     def take(self, results: Results) -> None:
-        wholes = [test for test in self.runs if "::" not in test]
+        wholes = [test for test in self.runs if test in self.mine]
         for result in results:
             if result.test not in self.runs:
                 # Of a file that could not be read nobody knew its tests: its end was the end of each of them.
@@ -121,7 +138,8 @@ class _Heard:
 
     def to_ask(self, *, must_pass: bool) -> list[str]:
         """Each test that may be asked again; a file as a whole only where none of its tests has answered."""
-        ask = [test for test, runs in self.runs.items() if is_asked_again(merge_attempts(runs), must_pass=must_pass)]
+        mine = {test: runs for test, runs in self.runs.items() if test.partition("::")[0] in self.mine}
+        ask = [test for test, runs in mine.items() if is_asked_again(merge_attempts(runs), must_pass=must_pass)]
         return [test for test in ask if "::" in test or not any(_is_in(other, test) for other in self.runs)]
 
     def results(self) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from itertools import product
@@ -9,7 +10,7 @@ from itertools import product
 import pytest
 
 from patchstack.model import Attempt, GuardOutcome, GuardResult
-from patchstack.regress.attempts import follows, is_asked_again, merge_attempts, run_with_attempts
+from patchstack.regress.attempts import MOST_NAMED, follows, is_asked_again, merge_attempts, run_with_attempts
 
 P, F, C, T, M, FLAKY = (
     GuardOutcome.PASS,
@@ -209,3 +210,23 @@ def test_what_is_not_heard_of_again_keeps_its_end() -> None:
     run, _ = lane({ALL[0]: said(C), ALL[1]: said(T)}, {ALL[0]: said(M, reason="the night's deadline")})
     found = run_with_attempts(run, (FILE,), 1, must_pass=True)
     assert [(result.outcome, result.reason) for result in found] == [(C, "rcrash"), (T, "rtimeout")]
+
+
+def test_more_tests_than_a_program_can_be_named_keep_their_ends() -> None:
+    """The names are a candidate's; what cannot be started would end the night as the machine's fault."""
+    many = [f"{FILE}::{number:05}" + "\0" * 50 for number in range(1000)]
+    run, asked = lane(dict.fromkeys(many, KILLED), {many[0]: said(P)})
+    found = run_with_attempts(run, (FILE,), 1, must_pass=True)
+    (_, again) = asked
+    assert again == tuple(many[: len(again)])
+    assert sum(len(ascii(test)) for test in again) in range(MOST_NAMED - 1000, MOST_NAMED + 1)
+    assert len(json.dumps(again)) < 128 << 10, "https://man7.org/linux/man-pages/man2/execve.2.html: MAX_ARG_STRLEN"
+    assert [result.outcome for result in found] == [P] + [C] * 999
+
+
+def test_names_of_files_that_nobody_asked_are_held_against_nothing() -> None:
+    """Each against each would take the rest of the night."""
+    names = [str(number) for number in range(200_000)]
+    run, asked = lane(dict.fromkeys(names, NEVER_BEGAN))
+    assert len(run_with_attempts(run, (FILE,), 1, must_pass=True)) == len(names)
+    assert len(asked) == 1
