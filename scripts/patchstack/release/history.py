@@ -14,19 +14,19 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 
 from patchstack.errors import PatchstackError, RemoteError, UsageError
 from patchstack.git import EMPTY_TREE, ZERO, Repository, Signature, readable
 from patchstack.model import GuardOutcome, NightRecord, Sha
 from patchstack.release.ledger import is_name, is_one_line
-from patchstack.store import CLOCKS_DIFFER_MOST, decode, encode
+from patchstack.store import CLOCKS_DIFFER_MOST, RUN_STAMP, decode, encode
 
 FOLDER = "nights"
 NIGHTS_KEPT = 400
 NIGHTS_READ = 100
-"""The newest of them: of a band's nights, some may be of other machines."""
+"""The newest records among them: of a band's nights, some may be of other machines."""
 MOST_BYTES = 64 << 10
 """Of one file."""
 MOST_ENTRIES = 300
@@ -86,12 +86,15 @@ def read_history(store: Repository, url: str, lane: str, now: datetime, listed: 
 def records_in(store: Repository, tip: Sha, lane: str, now: datetime) -> Recorded:
     """The newest nights of the commit ``tip``, which is in ``store``."""
     placed = list_nights(store, tip)
-    wrong = [f"{one.name}: no name of a night" for one in placed if not _FILE.fullmatch(one.name)]
-    named = sorted((one for one in placed if _FILE.fullmatch(one.name)), key=_age, reverse=True)[:NIGHTS_READ]
+    named = [one for one in placed if _is_of_a_night(one.name, now)]
+    wrong = [f"{one.name}: no name of a night" for one in placed if not _is_of_a_night(one.name, now)]
+    named = sorted(named, key=_age, reverse=True)[:NIGHTS_KEPT]
     fit = [one for one in named if 0 <= one.size <= MOST_BYTES]
     wrong += [f"{one.name}: not a file of at most {MOST_BYTES} bytes" for one in named if one not in fit]
-    nights = []
+    nights: list[NightRecord] = []
     for one, data in zip(fit, _blobs(store, [one.sha for one in fit]), strict=True):
+        if len(nights) == NIGHTS_READ:
+            break
         try:
             nights.append(read_record(one.name, data, lane, now))
         except UsageError as error:
@@ -150,6 +153,16 @@ def list_nights(store: Repository, tip: Sha) -> tuple[Placed, ...]:
     return tuple(found)
 
 
+def _is_of_a_night(name: str, now: datetime) -> bool:
+    """Of one that has begun: what is named after a time to come would be newer than every night until then."""
+    found = _FILE.fullmatch(name)
+    try:
+        began = datetime.strptime(found[1][:16], RUN_STAMP).replace(tzinfo=UTC) if found else None
+    except ValueError:
+        return False
+    return began is not None and began - now <= CLOCKS_DIFFER_MOST
+
+
 def _age(placed: Placed) -> tuple[str, int]:
     """Of two nights that began in the same second, the number behind the dash tells which came first."""
     stamp, _, number = placed.name.removesuffix(".json").partition("-")
@@ -187,15 +200,15 @@ class Change:
     dropped: tuple[str, ...]
 
 
-def decide_change(record: NightRecord, names: Iterable[str]) -> Change:
+def decide_change(record: NightRecord, names: Iterable[str], now: datetime) -> Change:
     """Put ``record`` among the nights that are there, and drop the oldest beyond `NIGHTS_KEPT`; pure.
 
-    What is no night's name is not ours to drop.
+    What is no night's name is not ours to drop, nor to count.
     """
     name = f"{record.night}.json"
-    if not _FILE.fullmatch(name):
+    if not _is_of_a_night(name, now):
         raise UsageError(f"{record.night!r} is no id of a night")
-    nights = {other for other in names if _FILE.fullmatch(other)} | {name}
+    nights = {other for other in names if _is_of_a_night(other, now)} | {name}
     oldest = sorted((Placed(other, ZERO, 0) for other in nights), key=_age)[: max(0, len(nights) - NIGHTS_KEPT)]
     return Change(name, tuple(sorted(map(attrgetter("name"), oldest))))
 
@@ -210,35 +223,35 @@ def keep_night(store: Repository, url: str, record: NightRecord, now: datetime) 
     if problem:
         return f"this night is not kept in {history_branch(record.lane)}: {problem}"
     try:
-        return _keep(store, url, record, TRIES)
+        return _keep(store, url, record, now, TRIES)
     except (PatchstackError, OSError) as error:
         said = " ".join(str(error).split())[:500]
         return f"this night is not kept in {history_branch(record.lane)}, and later ones have it in no band: {said}"
 
 
-def _keep(store: Repository, url: str, record: NightRecord, tries: int) -> str:
+def _keep(store: Repository, url: str, record: NightRecord, now: datetime, tries: int) -> str:
     tip = _tip(store, url, record.lane)
     try:
-        said, commit = _next(store, url, tip, record)
+        said, commit = _next(store, url, tip, record, now)
         if commit is not None:
             store.push(url, {history_ref(record.lane): commit})
         return said
     except RemoteError:
         if tries == 1 or _tip(store, url, record.lane) == tip:
             raise
-        return _keep(store, url, record, tries - 1)
+        return _keep(store, url, record, now, tries - 1)
 
 
 def _tip(store: Repository, url: str, lane: str) -> Sha | None:
     return store.ls_remote(url, history_ref(lane)).get(history_ref(lane))
 
 
-def _next(store: Repository, url: str, tip: Sha | None, record: NightRecord) -> tuple[str, Sha | None]:
+def _next(store: Repository, url: str, tip: Sha | None, record: NightRecord, now: datetime) -> tuple[str, Sha | None]:
     """What to say, and the commit that has ``record`` on top of ``tip``; None where there is nothing to write."""
     if tip is not None:
         _fetch(store, url, record.lane, tip)
     placed = {one.name: one for one in list_nights(store, tip)} if tip is not None else {}
-    change = decide_change(record, placed)
+    change = decide_change(record, placed, now)
     blob = store.write_blob(encode(record).encode())
     there = placed.get(change.name)
     if there is not None and there.sha == blob:

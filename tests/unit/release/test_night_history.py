@@ -264,18 +264,18 @@ def names(count: int) -> list[str]:
 
 def test_the_newest_are_kept() -> None:
     held = names(NIGHTS_KEPT)
-    assert decide_change(record(NIGHTS_KEPT - 1), held).dropped == ()
-    assert decide_change(record(NIGHTS_KEPT), held).dropped == (held[0],)
-    assert decide_change(record(NIGHTS_KEPT), [*held, "README", "nights.json"]).dropped == (held[0],)
+    assert decide_change(record(NIGHTS_KEPT - 1), held, NOW).dropped == ()
+    assert decide_change(record(NIGHTS_KEPT), held, NOW).dropped == (held[0],)
+    assert decide_change(record(NIGHTS_KEPT), [*held, "README", "nights.json"], NOW).dropped == (held[0],)
 
 
 def test_of_nights_in_one_second_the_higher_number_is_the_newer() -> None:
     second = record().night
     held = [f"{second}.json", f"{second}-2.json", f"{second}-10.json", *names(NIGHTS_KEPT)[1:]]
-    assert decide_change(record(NIGHTS_KEPT), held).dropped == tuple(
+    assert decide_change(record(NIGHTS_KEPT), held, NOW).dropped == tuple(
         sorted(f"{second}{number}.json" for number in ("", "-2", "-10"))
     )
-    assert decide_change(record(1), held).dropped == (f"{second}-2.json", f"{second}.json")
+    assert decide_change(record(1), held, NOW).dropped == (f"{second}-2.json", f"{second}.json")
 
 
 def test_only_the_newest_are_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +293,27 @@ def test_what_falls_out_is_removed_from_the_branch(bench: Bench, monkeypatch: py
     assert read(bench).nights == (record(3), record(2))
     before = tip(bench)
     assert (keep(bench, 0), tip(bench)) == ("", before)  # older than all that are kept
+
+
+def test_nights_to_come_are_none_and_take_nobody_s_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of these would otherwise be the newest for ever, and no number would be held against a band again."""
+    monkeypatch.setattr(history, "NIGHTS_KEPT", 2)
+    for name in ("99991231T235959Z", "20991301T020000Z", "99999999T999999Z-9999"):
+        put(bench, f"nights/{name}.json", encode(record()).encode())
+    for day in range(3):
+        assert keep(bench, day) == ""
+    found = read(bench)
+    assert found.nights == (record(2), record(1))
+    assert "99991231T235959Z.json: no name of a night" in found.notes[0]
+
+
+def test_what_is_no_record_takes_no_record_s_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "NIGHTS_READ", 2)
+    for day in range(3):
+        keep(bench, day)
+    for day in range(3, 6):
+        put(bench, f"nights/{record(day).night}.json", b"{}")
+    assert read(bench).nights == (record(2), record(1))
 
 
 def test_nights_in_a_row() -> None:
