@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from patchstack.deadline import REASON, Deadline
+from patchstack.errors import MachineError
 from patchstack.model import (
     Composition,
     Deployed,
@@ -157,7 +158,12 @@ def _peer(work: Workplace, run: Run, composition: Composition, bed: Bed) -> Subj
     if not work.store().has(f"{deployed.tree}^{{tree}}"):
         work.progress(f"the last promoted tree {deployed.tree[:12]} is not at hand: nothing is measured beside")
         return None
-    return Subject(LAST_PROMOTED, False, deployed.tree, lay_tree(work, deployed.tree, bed))
+    try:
+        laid = lay_tree(work, deployed.tree, bed)
+    except MachineError as error:  # tonight's own tree is tested already, and its numbers have the band
+        work.progress(f"the last promoted tree cannot be laid, and nothing is measured beside: {error}")
+        return None
+    return Subject(LAST_PROMOTED, False, deployed.tree, laid)
 
 
 def peer_of(past: Past | None, composition: Composition) -> Deployed | None:

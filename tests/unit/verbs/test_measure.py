@@ -11,6 +11,7 @@ from tests.unit.builders import TEN, A, edit
 from tests.unit.verbs.night_bench import Fork
 
 from patchstack.culprits import Blame, Certainty, Culprit, Finding, Suspect
+from patchstack.errors import MachineError
 from patchstack.git import EMPTY_TREE
 from patchstack.model import (
     Base,
@@ -28,6 +29,7 @@ from patchstack.model import (
     TreeRun,
 )
 from patchstack.release.history import history_ref, records_in
+from patchstack.verbs import measure
 from patchstack.verbs.history import past_of, quarantined_green, record_of
 from patchstack.verbs.measure import join, peer_of
 
@@ -204,3 +206,19 @@ def test_history_that_cannot_be_written_stops_no_promotion(fork: Fork) -> None:
     assert report.promotion is not None
     assert any(note.startswith("this night is not kept in history/production") for note in report.notes)
     assert kept(fork) == before
+
+
+def test_a_deployed_tree_that_cannot_be_laid_is_done_without(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guards have answered by then: an hour of them is not for nothing."""
+    fork.pull(7, {A: edit(TEN, 1, "one")})
+    report = fork.night()
+    assert report.composition is not None
+    laid = []
+
+    def lay(_work: object, tree: Sha, _bed: object) -> None:
+        laid.append(tree)
+        raise MachineError("the disk is full")
+
+    monkeypatch.setattr(measure, "lay_tree", lay)
+    assert measure._peer(fork.work, fork.run(report), report.composition, None) is None  # type: ignore[arg-type]
+    assert laid == [kept(fork)[1].tree]
