@@ -192,10 +192,13 @@ def keep_run(fresh: Run, state: State) -> Run:
         fresh.folder.rename(kept.folder)
         return kept
     if _went_on_with_a_part(kept, fresh):
-        for kind in (GuardReport, ImageTests, Blame, Verdicts):
+        for kind in (GuardReport, ImageTests, Verdicts):
             kept.path(kind).unlink(missing_ok=True)
-        for path in sorted(fresh.folder.iterdir()):
+        # What tells that it went on goes last: where this is killed half-way it is done again.
+        told = STAGE_FILES[Composition]
+        for path in sorted(fresh.folder.iterdir(), key=lambda path: path.name == told):
             path.replace(kept.folder / path.name)
+        kept.path(Blame).unlink()
         return kept
     reports = {REPORT_TEXT, STAGE_FILES[NightReport]}
     for path in sorted(fresh.folder.iterdir()):

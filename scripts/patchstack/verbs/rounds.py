@@ -337,9 +337,9 @@ def _begin_with(work: Workplace, run: Run, tested: Tested, rest: Composition, pr
     tested.composition = rest
     tested.image = tested.image_tests = tested.tests = tested.measures = None
     tested.verdicts, tested.quarantined_green = (), ()
+    run.write(rest)  # first: what is left of the others is not of it, and whoever reads them finds that
     for kind in (ImageResult, ImageTests, GuardReport, Verdicts):
         run.path(kind).unlink(missing_ok=True)
-    run.write(rest)
     tested.losses = write_losses_again(work, run, rest, previous)
     tested.range_diffs = range_diffs(work.store(), previous, rest)
 
@@ -347,14 +347,14 @@ def _begin_with(work: Workplace, run: Run, tested: Tested, rest: Composition, pr
 def _take_over(work: Workplace, run: Run, tested: Tested, means: Means, handed: Handed) -> None:
     """Go on with what another machine has found out."""
     tested.blame = handed.blame
+    if handed.blame is not None:  # before the rest: where this is killed, the run tells why it has a part (`keep_run`)
+        run.write(handed.blame)
     if handed.composition != tested.composition:
         _begin_with(work, run, tested, handed.composition, means.previous)
         assert tested.losses is not None
         require_few(tested.losses)
         tested.image = ImageResult(None, NO_IMAGE_OF_A_PART)
         run.write(tested.image)
-    if handed.blame is not None:
-        run.write(handed.blame)
 
 
 def hand_over(

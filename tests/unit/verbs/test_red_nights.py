@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.verbs.night_bench import CONFIG, UPSTREAM
+from tests.unit.verbs.night_bench import CONFIG, UPSTREAM, green
 from tests.unit.verbs.red_bench import TEST, RedFork, bad
 from tests.unit.verbs.test_night_parts import members, write_members
 
@@ -313,6 +314,17 @@ def test_the_part_that_promotes_follows_the_blame_and_composes_the_rest_again(pa
     assert (again.failure, line(again)) == ("", line(night))
 
 
+@pytest.mark.parametrize("killed_at", ["write_losses_again", "range_diffs", "require_few"])
+def test_the_part_that_promotes_was_killed_and_runs_again(parts: Parts, killed_at: str) -> None:
+    tested = parts.test()
+    with parts.fork.monkeypatch.context() as killing:
+        killing.setattr(rounds, killed_at, lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            parts.promote()
+    night = parts.promote()
+    assert (night.headline, night.failure, night.composition) == (Status.PASS, "", tested.composition)
+
+
 def test_a_red_night_in_parts_ends_red_with_the_same_blame(fork: RedFork, tmp_path: Path) -> None:
     fork.configure((fork.folder / "deploy.yaml").read_text() + "blame: {max_probes: 3}\n")
     parts = Parts(fork, tmp_path)
@@ -361,6 +373,18 @@ def test_a_blame_that_was_made_up_promotes_nothing(parts: Parts, forge: object) 
     before = parts.fork.refs()
     parts.forge("blame.json", encode(forge(parts.blame())))  # type: ignore[operator]
     with pytest.raises(UsageError, match=r"is not of this night|are not those of composition"):
+        parts.promote()
+    assert parts.fork.refs() == before
+
+
+def test_nobody_is_found_guilty_of_what_is_green(parts: Parts) -> None:
+    """A report that is all green, with the blame of the night that was red: either of them is a lie."""
+    parts.test()
+    assert parts.composed.composition is not None
+    told = green(parts.fork.work, parts.fork.run(parts.composed), parts.composed.composition)
+    before = parts.fork.refs()
+    parts.forge("tests.json", encode(told))
+    with pytest.raises(UsageError, match="is no red guard of it"):
         parts.promote()
     assert parts.fork.refs() == before
 
