@@ -21,7 +21,8 @@ from patchstack.regress.metrics import measuring
 from patchstack.regress.question import Answer, Item, Question, Red, Wanted
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 from patchstack.regress.trend import told_by_numbers
-from patchstack.verbs.measure import metrics_of
+from patchstack.verbs.history import past_of
+from patchstack.verbs.measure import judged_measures, metrics_of
 from patchstack.verbs.probes import Asking, Prober, answer_of, file_of, told, tree_of
 from patchstack.verbs.selection import select
 from patchstack.workplace import Workplace
@@ -254,8 +255,13 @@ def follow(asking: Asking, told_there: Blame, report: GuardReport | None) -> Bla
     if (told_there.composition, told_there.tree) != (made.commit, made.tree):
         raise UsageError(_not_of(f"it is of composition {told_there.composition[:12]}, not of {made.commit[:12]}"))
     suites = _suites_by_file(work, made)
-    strange = [test for test, outcome in told_there.tests if file_of(test) not in suites or outcome not in RED]
     names = [test for test, _ in told_there.tests]
+    asked = set(names) if report is None else _not_green(asking, report)
+    strange = [
+        test
+        for test, outcome in told_there.tests
+        if file_of(test) not in suites or outcome not in RED or test not in asked
+    ]
     if strange or not names or len(names) != len(set(names)):
         what = f"{strange[0][:80]!r} is no red guard of it" if strange else "it names no red guard, or one twice"
         raise UsageError(_not_of(what))
@@ -287,6 +293,14 @@ def follow(asking: Asking, told_there: Blame, report: GuardReport | None) -> Bla
     if len(probes) != len(told_there.probes):
         raise UsageError(_not_of(f"it has {len(told_there.probes)} probes, and {len(probes)} follow from each other"))
     return _blame(asking, told_there.tests, findings, probes)
+
+
+def _not_green(asking: Asking, report: GuardReport) -> set[str]:
+    """Guards that ``report`` gives a reason to ask about: red, also by a number, or flaky, as red ones may become."""
+    work, made = asking.work, asking.composition
+    reds = red_with_numbers(work, made, report, judged_measures(work, made, report, past_of(asking.run)))
+    composed = [said for run in report.runs if run.composed for said in run.results]
+    return {test for test, _ in reds} | {said.test for said in composed if said.outcome is GuardOutcome.FLAKY}
 
 
 def _not_of(what: str) -> str:
