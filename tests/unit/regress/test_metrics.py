@@ -122,8 +122,8 @@ def test_only_guards_of_the_cpu_measure(root: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_metrics(root, both - {f"{COSTS}::test_it"})
     assert caught.value.problems == [
-        f"{root / FILE}:4: cost.test: {COSTS}::test_it is no guard of lane cpu, and no other lane measures yet: name "
-        "one that is"
+        f"{root / FILE}:4: cost.test: {COSTS}::test_it is no guard of lane cpu, and no other lane measures yet: "
+        + "name one that is",
     ]
 
 
