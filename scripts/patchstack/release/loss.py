@@ -1,8 +1,9 @@
 """Mass loss: what of the deployed night tonight's composition lacks, and whether that is more than it may.
 
-What its author merged, closed or withdrew, what `deploy.yaml`, a rollback or a red night keeps out, and what is there
-by another name is no loss that counts. All else is: a conflict, a head that is gone, a patch that is no longer in the
-series, a source that suddenly lists nothing. Nothing is lost without a name and a reason, whether it counts or not.
+What its author merged, closed or withdrew, what `deploy.yaml`, a rollback or a red night keeps out, what cannot stay
+without one that a night found guilty, and what is there by another name is no loss that counts. All else is: a
+conflict, a head that is gone, a patch that is no longer in the series, a source that suddenly lists nothing. Nothing is
+lost without a name and a reason, whether it counts or not.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ REDUNDANT = frozenset(
 )
 """Its change is there, provided that its twins are."""
 
+_WITH_ANOTHER = REDUNDANT | {Reason.CARRIES_BLOCKED, Reason.REQUIRED_LEFT_OUT, Reason.CARRIER_LEFT_OUT}
+"""Its twins say why it is out."""
+
 NO_LONGER_IN_SERIES = "no longer in patches/series"
 
 
@@ -72,7 +76,7 @@ def _lost(name: str, head: Sha, included: set[str], left_out: Mapping[str, LeftO
     item = left_out.get(name)
     if item is not None:
         there = _is_there(name, included, left_out, frozenset())
-        counts = item.reason not in EXCUSED and not there
+        counts = item.reason not in EXCUSED and not there and not _goes_with_guilty(item, left_out, frozenset())
         return Lost(name, head, item.reason.value, item.twins, item.files, item.detail, counts)
     if "#" in name:  # a patch's name is a slug
         why = "no source lists it, and nobody says that it was merged or closed"
@@ -91,6 +95,19 @@ def _is_there(name: str, included: set[str], left_out: Mapping[str, LeftOut], se
     if item is None or item.reason not in REDUNDANT or name in seen:
         return False
     return all(_is_there(twin, included, left_out, seen | {name}) for twin in item.twins)
+
+
+def _goes_with_guilty(item: LeftOut, left_out: Mapping[str, LeftOut], seen: frozenset[str]) -> bool:
+    """Whether it is out for nothing else than that it has commits of guilty ones, or stands on them.
+
+    Else one bad push to what others are stacked on would stop every night until somebody comes.
+    """
+    if item.reason is Reason.GUILTY:
+        return True
+    if item.reason not in _WITH_ANOTHER or not item.twins or item.name in seen:
+        return False
+    twins = [left_out.get(twin) for twin in item.twins]
+    return all(twin is not None and _goes_with_guilty(twin, left_out, seen | {item.name}) for twin in twins)
 
 
 def require_few(losses: Losses) -> None:

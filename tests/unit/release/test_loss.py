@@ -15,7 +15,7 @@ from patchstack.release.loss import NO_LONGER_IN_SERIES, find_losses, require_fe
 UPSTREAM = "sglang==0.5.12.post1"
 EXCUSED = {
     *(Reason.MERGED, Reason.CLOSED),
-    *(Reason.NEEDS_ADMISSION, Reason.DRAFT, Reason.BLOCKED, Reason.BARRED),
+    *(Reason.NEEDS_ADMISSION, Reason.DRAFT, Reason.BLOCKED, Reason.BARRED, Reason.GUILTY),
     *(Reason.SKIPPED_BY_CONFIG, Reason.ON_REQUEST, Reason.NOT_FOR_THIS_BASE, Reason.SWITCHED_OFF),
 }
 REDUNDANT = {
@@ -62,6 +62,24 @@ def test_what_is_there_by_another_name_is_lost_with_it(reason: Reason) -> None:
     assert not counts(out("#40", Reason.CONTAINED, "#39"), has=("#39",))
     assert counts(out("#40", Reason.CONTAINED, "#39"), out("#39", Reason.HEAD_MISSING))
     assert counts(out("#40", Reason.SAME_DIFF, "#41"))  # each for the other: neither is there
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.CARRIES_BLOCKED, Reason.REQUIRED_LEFT_OUT, Reason.CARRIER_LEFT_OUT, Reason.SAME_DIFF]
+)
+def test_what_cannot_stay_without_a_guilty_one_counts_as_little_as_that_one(reason: Reason) -> None:
+    """What goes with somebody whom an operator has barred counts: he is there to say `--accept-lost`."""
+    guilty, barred = out("#40", Reason.GUILTY), out("#39", Reason.BARRED)
+    chain = (out("#42", reason, "#41"), out("#41", reason, "#40"))
+
+    def counts(*left_out: LeftOut) -> list[str]:
+        return [item.name for item in find(deployed("#42", "#41"), tonight(*left_out)).items if item.counts]
+
+    assert counts(*chain, guilty) == []
+    assert counts(*chain) == ["#42", "#41"]
+    assert counts(*chain, out("#40", Reason.BARRED)) == ["#42", "#41"]
+    assert counts(out("#42", reason, "#40", "#39"), guilty, barred, out("#41", Reason.CLOSED)) == ["#42"]
+    assert counts(out("#42", reason, "#41"), out("#41", reason, "#42")) == ["#42", "#41"]
 
 
 def test_nobody_says_anything_of_it() -> None:
