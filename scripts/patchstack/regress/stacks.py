@@ -18,6 +18,8 @@ NAME = "stacks"
 
 MOST_FILES = 40
 LONGEST_BYTES = 4 << 20
+MOST_BYTES = 16 << 20
+"""Of all files of one part: a night has many parts, and what they leave stays in its run."""
 _LOOKED_AT = 1000
 """Entries of the folder; which of more, nobody can say."""
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\.txt")
@@ -35,9 +37,13 @@ class Keep:
 def take(source: Path, keep: Keep) -> dict[str, str]:
     """Copy them out of ``source``; each file's name with how results name it. Empty ones are left."""
     taken: dict[str, str] = {}
+    left = MOST_BYTES
     for name, content in _contents(source):
+        if left <= 0:
+            break
         keep.folder.mkdir(parents=True, exist_ok=True)
-        (keep.folder / name).write_bytes(content)
+        (keep.folder / name).write_bytes(content[:left])
+        left -= len(content)
         taken[name] = f"{keep.named}/{name}"
     return taken
 

@@ -10,7 +10,7 @@ from tests.unit.regress.test_guards_gone_wild import FINE, fake_bed
 
 from patchstack.model import GuardOutcome, GuardResult
 from patchstack.regress.execute import run_suite
-from patchstack.regress.stacks import LONGEST_BYTES, MOST_FILES, Keep, take
+from patchstack.regress.stacks import LONGEST_BYTES, MOST_BYTES, MOST_FILES, Keep, take
 from patchstack.regress.suites import Suite
 
 RANKS = """
@@ -110,6 +110,11 @@ def test_what_a_candidate_leaves_there_is_copied_within_bounds(tmp_path: Path) -
     for number in range(MOST_FILES + 5):
         (source / f"a{number}.txt").write_text("x")
     assert len(take(source, keep)) == MOST_FILES
+    for number in range(MOST_FILES):
+        os.truncate(source / f"a{number}.txt", LONGEST_BYTES - 1)
+    again = Keep(tmp_path / "again", "named")
+    assert set(take(source, again)) == {path.name for path in again.folder.iterdir()}
+    assert sum(path.stat().st_size for path in again.folder.iterdir()) == MOST_BYTES
 
 
 @pytest.mark.parametrize("leads", ["folder", "nowhere"])
