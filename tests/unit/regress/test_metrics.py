@@ -121,10 +121,8 @@ def test_only_guards_of_the_cpu_measure(root: Path) -> None:
     assert len(read_metrics(write(root, GOOD), both)) == 2
     with pytest.raises(ConfigError) as caught:
         read_metrics(root, both - {f"{COSTS}::test_it"})
-    assert caught.value.problems == [
-        f"{root / FILE}:4: cost.test: {COSTS}::test_it is no guard of lane cpu, and no other lane measures yet: "
-        + "name one that is",
-    ]
+    said = "is no guard of lane cpu, and no other lane measures yet: name one that is"
+    assert caught.value.problems == [f"{root / FILE}:4: cost.test: {COSTS}::test_it {said}"]
 
 
 def test_this_repositorys_own_is_read() -> None:
