@@ -6,7 +6,7 @@ takes about as long as before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from patchstack.model import GuardResult
 from patchstack.store import decode, encode, write_whole
 
 NAME = "durations.json"
+LONGEST_S = 86_400.0
+"""Of one test, for a candidate may say any number, and it would be kept."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,25 @@ class Durations:
         here, there = (self.composed_s, self.ground_s) if composed else (self.ground_s, self.composed_s)
         return here.get(file, there.get(file))
 
-    def after(self, results: Iterable[GuardResult], *, composed: bool) -> Durations:
-        """With what ``results`` took; of a file all tests are among them."""
+    def after(self, results: Iterable[GuardResult], *, files: Collection[str], composed: bool) -> Durations:
+        """With what ``results`` took that are of ``files``; of each of these all tests are among them."""
         took: dict[str, float] = {}
         for result in results:
             file = result.test.partition("::")[0]
-            took[file] = round(took.get(file, 0.0) + result.duration_s, 3)
+            if file in files:
+                took[file] = round(took.get(file, 0.0) + _seconds(result), 3)
         if composed:
             return replace(self, composed_s={**self.composed_s, **took})
         return replace(self, ground_s={**self.ground_s, **took})
 
     def after_mutant(self, mutant: str, results: Iterable[GuardResult]) -> Durations:
         """With what the guards took that were to kill it."""
-        total = round(sum(result.duration_s for result in results), 3)
+        total = round(sum(map(_seconds, results)), 3)
         return replace(self, mutants_s={**self.mutants_s, mutant: total})
+
+
+def _seconds(result: GuardResult) -> float:
+    return min(max(result.duration_s, 0.0), LONGEST_S)
 
 
 def read_durations(folder: Path) -> Durations:

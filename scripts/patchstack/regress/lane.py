@@ -81,7 +81,7 @@ def run_lane(
             known = known.after_mutant(subject.mutant, results) if whole else known
             drop(subject)
         elif whole:
-            known = known.after(results, composed=subject.composed)
+            known = known.after(results, files=files_of(root, part.suite), composed=subject.composed)
         siblings = [other for other in parts if other.step == part.step]
         if all(other in found for other in siblings):
             keep(keeping.folder, part.step.key, keeping.today, _results_of(part.step, found))

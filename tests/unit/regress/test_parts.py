@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from patchstack.model import GuardOutcome, GuardResult, Sha
-from patchstack.regress.durations import Durations, read_durations, write_durations
+from patchstack.regress.durations import LONGEST_S, Durations, read_durations, write_durations
 from patchstack.regress.execute import Tree
 from patchstack.regress.parts import Part, decide_parts
 from patchstack.regress.steps import Step, Subject
@@ -93,9 +93,11 @@ def result(test: str, duration_s: float) -> GuardResult:
 
 def test_durations_are_by_file_and_place_and_last(tmp_path: Path) -> None:
     assert read_durations(tmp_path).of("a.py", composed=True) is None
-    known = Durations({}, {}).after([result("a.py::t", 1.5), result("a.py::u[x::y]", 2.0)], composed=False)
+    known = Durations({}, {}).after(
+        [result("a.py::t", 1.5), result("a.py::u[x::y]", 2.0)], files=("a.py",), composed=False
+    )
     assert (known.of("a.py", composed=False), known.of("a.py", composed=True)) == (3.5, 3.5)
-    known = known.after([result("a.py::t", 0.25)], composed=True)
+    known = known.after([result("a.py::t", 0.25)], files=("a.py",), composed=True)
     assert (known.of("a.py", composed=False), known.of("a.py", composed=True)) == (3.5, 0.25)
     known = known.after_mutant("x/p", [result("a.py::t", 0.5), result("b.py::t", 0.25)])
     assert (known.of("a.py", composed=True), known.mutants_s) == (0.25, {"x/p": 0.75})
@@ -103,3 +105,11 @@ def test_durations_are_by_file_and_place_and_last(tmp_path: Path) -> None:
     assert read_durations(tmp_path) == known
     (tmp_path / "durations.json").write_bytes(b"\xff{")
     assert read_durations(tmp_path) == Durations({}, {})
+
+
+def test_of_what_a_candidate_says_nothing_is_kept_that_no_guard_can_take() -> None:
+    """Names of its own would stay for ever, and a number without bounds would decide what every night begins with."""
+    said = [result("mine.py::t", 1.0), result("a.py::t", 1e308), result("a.py::u", 1e308), result("b.py::t", -1e308)]
+    known = Durations({}, {}).after(said, files=("a.py", "b.py"), composed=True)
+    assert known == Durations({"a.py": 2 * LONGEST_S, "b.py": 0.0}, {})
+    assert known.after_mutant("x/p", said[1:2]).mutants_s == {"x/p": LONGEST_S}
