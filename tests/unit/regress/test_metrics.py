@@ -93,6 +93,7 @@ def test_all_problems_are_named_at_once_with_their_lines(root: Path) -> None:
         ("::test_it", "::test_gone", f"4: cost.test: {COSTS} has no test_gone: write the test, or mend the name"),
         ("TestIt::test_too", "test_too", f"9: speed.test: {COSTS} has no test_too: write the test"),
         ("TestIt::test_too", "TestIt", f"9: speed.test: {COSTS} has no TestIt: write the test"),
+        ("TestIt::", "TestOther::", f"9: speed.test: {COSTS} has no TestOther::test_too"),
         ("TestIt::", "TestIt::test_it::", f"9: speed.test: {COSTS} has no TestIt::test_it::test_too"),
         ("bed/test_costs.py::test_it", "bed/test_other.py::test_it", "there is no tests/regression/bed/test_other.py"),
         ("::test_it", "::test_it[a]", "4: cost.test: 'tests/regression/bed/test_costs.py::test_it[a]' is not of"),

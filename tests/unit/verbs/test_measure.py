@@ -11,7 +11,7 @@ from tests.unit.builders import TEN, A, edit
 from tests.unit.verbs.night_bench import Fork
 
 from patchstack.culprits import Blame, Certainty, Culprit, Finding, Suspect
-from patchstack.errors import MachineError
+from patchstack.errors import MachineError, RemoteError
 from patchstack.git import EMPTY_TREE
 from patchstack.model import (
     Base,
@@ -29,7 +29,7 @@ from patchstack.model import (
     TreeRun,
 )
 from patchstack.release.history import history_ref, records_in
-from patchstack.verbs import measure
+from patchstack.verbs import history, measure
 from patchstack.verbs.history import past_of, quarantined_green, record_of
 from patchstack.verbs.measure import join, peer_of
 
@@ -193,6 +193,17 @@ def test_history_that_is_lost_or_broken_stops_no_night(fork: Fork) -> None:
     assert report.promotion is not None
     (note,) = [note for note in report.notes if "history/production" in note]
     assert note.endswith("20261121T020000Z.json: it does not read as a record of this version")
+
+
+def test_history_that_cannot_be_read_stops_no_night(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RemoteError("fetching failed")
+
+    monkeypatch.setattr(history, "read_history", refuse)
+    fork.pull(7, {A: edit(TEN, 1, "one")})
+    report = fork.night()
+    assert report.promotion is not None
+    assert "history/production cannot be read, and no number is held against a band: fetching failed" in report.notes
 
 
 def test_history_that_cannot_be_written_stops_no_promotion(fork: Fork) -> None:
