@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from patchstack.compose import lookup
 from patchstack.git import Repository
 from patchstack.model import Action, Bar, Barring, Composition, Kind, LeftOut, Outcome, Pull, Reason, Sha
 from patchstack.pulls.discover import Discovered
@@ -71,7 +72,7 @@ def without_barred(store: Repository, found: Discovered, barred: Mapping[tuple[s
     listed = {(pull.name, pull.head) for pull in out}
     gone = [(name, head) for name, head in barred if "#" in name and (name, head) not in listed]
     past = [pull for pull in (_as_it_was(store, *one, found.pulls) for one in gone) if pull is not None]
-    barring = [*out, *(pull for pull in past if _bars_somebody(store, pull, staying))]
+    barring = [*out, *_barring(store, past, staying)]
     return replace(
         found,
         pulls=staying,
@@ -110,13 +111,20 @@ def _as_it_was(store: Repository, name: str, head: Sha, pulls: Sequence[Pull]) -
     return Pull(int(number), name, head, "", "", "", begin, shared=False)
 
 
-def _bars_somebody(store: Repository, barring: Pull, pulls: Sequence[Pull]) -> bool:
-    own = _own(store, barring)
-    return any(own & _own(store, pull) for pull in pulls if pull.name != barring.name)
-
-
-def _own(store: Repository, pull: Pull) -> set[Sha]:
-    return set(store.commits(pull.head, f"^{pull.merge_base}"))
+def _barring(store: Repository, past: Sequence[Pull], pulls: Sequence[Pull]) -> list[Pull]:
+    """Those of ``past`` whose commits somebody else of ``pulls`` has: bars stay for ever, and few of them matter."""
+    if not past:
+        return []
+    walks = lookup.walks(store, [(pull.merge_base, pull.head) for pull in (*past, *pulls)])
+    holders: dict[Sha, set[str]] = {}
+    for pull in pulls:
+        for commit in walks[pull.merge_base, pull.head].commits:
+            holders.setdefault(commit, set()).add(pull.name)
+    return [
+        pull
+        for pull in past
+        if any(holders.get(commit, set()) - {pull.name} for commit in walks[pull.merge_base, pull.head].commits)
+    ]
 
 
 def bars_in_force(history: History) -> tuple[tuple[str, Bar], ...]:
