@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchstack.deadline import REASON, Deadline
 from patchstack.errors import MachineError, PatchstackError
-from patchstack.model import GuardReport, GuardResult, Scenario, TreeRun
+from patchstack.model import GuardOutcome, GuardReport, GuardResult, Scenario, TreeRun
 from patchstack.process import Stop, Stopped
 from patchstack.regress import stacks, unprivileged
 from patchstack.regress.attempts import run_with_attempts
@@ -20,13 +20,16 @@ from patchstack.regress.kept import keep
 from patchstack.regress.parts import Part, decide_parts
 from patchstack.regress.prove import Claim, prove
 from patchstack.regress.steps import Keeping, Step, Subject
-from patchstack.regress.suites import BED_SUITE, files_of
+from patchstack.regress.suites import BED_SUITE, Suite, files_of
 
 PART_LIMIT_S = 1800.0
 """The child that runs a patch's guards, or one file of them, is ended after this; each test has its own limit."""
 
 LONGEST_NAME = 120
 """Of a folder of logs, in characters."""
+
+MOST_RESULTS, MOST_CHARACTERS = 5_000, 2 << 20
+"""Of a part, and of its names and reasons: a candidate writes them, and the night's report has to fit into a pack."""
 
 
 def run_lane(
@@ -104,7 +107,7 @@ def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> t
         kept_in = folder / stacks.NAME / name
         suite = replace(part.suite, paths=paths)
         try:
-            return run_suite(
+            results = run_suite(
                 suite,
                 subject.tree,
                 root,
@@ -115,6 +118,7 @@ def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> t
                 mutant=subject.mutant_name,
                 keep=stacks.Keep(kept_in, kept_in.relative_to(logs.parent).as_posix()),
             )
+            return within_bounds(part.suite, results)
         except Stopped:
             raise
         except MachineError as error:  # it could not begin
@@ -125,6 +129,18 @@ def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> t
     must_pass = subject.composed or part.suite.slug == BED_SUITE
     files = files_of(root, part.suite)
     return run_with_attempts(attempt, part.suite.paths, retries, must_pass=must_pass, files=files)
+
+
+def within_bounds(suite: Suite, results: tuple[GuardResult, ...]) -> tuple[GuardResult, ...]:
+    """``results`` of ``suite``; a crash of all of it where they are more than any guards say."""
+    characters = sum(
+        len(said.test) + len(said.reason) + sum(len(name) + 9 for name in said.kills) + 100 * len(said.samples)
+        for said in results
+    )
+    if len(results) <= MOST_RESULTS and characters <= MOST_CHARACTERS:
+        return results
+    reason = "its record says more than any guards do: somebody else than the plugin has written there"
+    return tuple(GuardResult(path, suite.slug, False, GuardOutcome.CRASH, 0.0, reason) for path in suite.paths)
 
 
 def _results_of(step: Step, found: Mapping[Part, tuple[GuardResult, ...]]) -> tuple[GuardResult, ...]:

@@ -29,6 +29,7 @@ from patchstack.process import Stop
 from patchstack.regress.bed import Bed
 from patchstack.regress.crew import WROTE
 from patchstack.regress.execute import Place, run_suite, unanswered
+from patchstack.regress.lane import within_bounds
 from patchstack.regress.metrics import Measuring, Metric, measuring, read_metrics
 from patchstack.regress.node import describe_node
 from patchstack.regress.steps import Subject
@@ -111,7 +112,8 @@ def _measure(
     if deadline is not None and deadline.over:
         return unanswered(part.suite, REASON)
     log = run.folder / "logs" / subject.label.replace(" ", "-") / f"measure-{part.suite.slug}-{number + 1}.log"
-    return run_suite(part.suite, subject.tree, work.root, log, LIMIT_S, stop, place=Place.COMPOSED)
+    results = run_suite(part.suite, subject.tree, work.root, log, LIMIT_S, stop, place=Place.COMPOSED)
+    return within_bounds(part.suite, results)
 
 
 def join(results: Sequence[GuardResult]) -> tuple[GuardResult, ...]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.regress.test_crew import Bench
 
 from patchstack.errors import MachineError
-from patchstack.model import Attempt, GuardOutcome, GuardReport, GuardResult
+from patchstack.model import Attempt, GuardOutcome, GuardReport, GuardResult, Sample
 from patchstack.regress import lane
 from patchstack.regress.lane import run_lane
 from patchstack.regress.prove import Claim
 from patchstack.regress.steps import Step
+from patchstack.regress.suites import Suite
 
 ENDS_ONCE = """
 import sys
@@ -135,3 +137,28 @@ def test_a_process_that_cannot_begin_is_begun_once_more(
         return
     (said,) = results(run(bench), "composed").values()
     assert (said.outcome, [end.by_machine for end in said.attempts]) == (GuardOutcome.PASS, [True])
+
+
+FORGES = """
+import json
+
+def test_x(request):
+    names = [f"tests/regression/x/test_x.py::test_{number}" for number in range(6000)]
+    with open(request.config.getoption("--record"), "a") as record:
+        record.write(json.dumps({"collected": names}) + "\\n")
+"""
+
+
+def test_a_candidate_that_has_no_end_of_results_is_a_crash(tmp_path: Path) -> None:
+    (said,) = results(run(Bench(tmp_path, {"x/test_x.py": FORGES})), "composed").values()
+    assert (said.test, said.outcome) == ("tests/regression/x", GuardOutcome.CRASH)
+    assert "more than any guards do" in said.reason
+
+
+def test_names_and_reasons_have_a_bound_together() -> None:
+    suite = Suite("x", ("tests/regression/x", "tests/regression/y"), "d")
+    samples = (Sample("x", 1.0),) * 1000
+    one = GuardResult("x" * 100, "x", False, GuardOutcome.FAIL, 0.0, "y" * 1000)
+    assert lane.within_bounds(suite, (one,) * 1900) == (one,) * 1900
+    for many in ((one,) * 1910, (replace(one, kills=("",) * 300_000),), (replace(one, samples=samples),) * 30):
+        assert [said.test for said in lane.within_bounds(suite, many)] == list(suite.paths)
