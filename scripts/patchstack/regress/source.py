@@ -69,6 +69,9 @@ def _tests(
         is_test = isinstance(child, _Function) and child.name.startswith("test")
         is_class = isinstance(child, ast.ClassDef) and child.name.startswith("Test")
         if not isinstance(child, _Function | ast.ClassDef):
+            # What is imported or assigned takes the place of a test, and answers for it by its name.
+            again = [name for name in _bound_by(child) if name in lines]
+            repeated += [Repeated(f"{prefix}{name}", child.lineno, lines[name]) for name in again]
             continue
         if isinstance(child, ast.ClassDef) and not is_class and _is_test_case(child):
             unseen.append((child.name, child.lineno))
@@ -92,6 +95,16 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _statements(getattr(statement, block, ()))
             for branch in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
                 yield from _statements(branch.body)
+
+
+def _bound_by(statement: ast.stmt) -> Iterator[str]:
+    """Names that an import or an assignment gives."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in statement.names)
+    elif isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        for target in targets:
+            yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
 
 
 def _is_test_case(node: ast.ClassDef) -> bool:

@@ -236,6 +236,14 @@ class TestA:
                 "7: TestA::test_x: it stands on line 6 already, and only the last one would run: rename one",
             ],
         ),
+        (
+            "def test_it() -> None: ...\nfrom pd.helpers import check as test_it\n",
+            ["2: test_it: it stands on line 1 already, and only the last one would run: rename one"],
+        ),
+        (
+            "class TestA:\n    def test_it(self): ...\n    test_x, test_it = all_is_well, all_is_well\n",
+            ["3: TestA::test_it: it stands on line 2 already, and only the last one would run: rename one"],
+        ),
         ("x = 1\n", ["1: : it holds no test: write one, or remove the file"]),
         ("class TestX:\n    def check(self): ...\n", ["1: : it holds no test: write one, or remove the file"]),
         (
