@@ -21,6 +21,7 @@ from patchstack.regress.metrics import Metric, measuring
 from patchstack.regress.prove import prove
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 from patchstack.release.ledger import is_one_line
+from patchstack.store import encode
 from patchstack.verbs.measure import LAST_PROMOTED, metrics_of, peer_of
 from patchstack.verbs.quarantine import problems_of_quarantine
 from patchstack.verbs.selection import Selection, dues_of, select
@@ -28,6 +29,9 @@ from patchstack.workplace import Workplace
 
 LANE = "cpu"
 _SHOWN = 3
+_LONGEST_PROBLEM = 300
+MOST_BYTES = 32 << 20
+"""Of results as we write them: the report of the night, which has them and more, has to fit into a pack."""
 MOST_ATTEMPTS = 100
 """Of one guard: those of the lane, and a blame's."""
 
@@ -48,9 +52,12 @@ def require_said_of(
     of ``past`` that its numbers are compared with need not be there: the machine may not have had it.
     """
     selection = select(work, composition, ())
-    problems = [*_problems(work, selection, composition, report, past), *_image_problems(image_tests)]
+    if any(len(encode(said)) > MOST_BYTES for said in (report, image_tests) if said is not None):
+        problems = [f"no night's have more than {MOST_BYTES} bytes"]
+    else:
+        problems = [*_problems(work, selection, composition, report, past), *_image_problems(image_tests)]
     if problems:
-        shown = "; ".join(problems[:_SHOWN])
+        shown = "; ".join(problem[:_LONGEST_PROBLEM] for problem in problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise UsageError(
             f"the results are not those of composition {composition.commit[:12]}, nothing was moved: {shown}{more}; "

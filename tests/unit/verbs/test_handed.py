@@ -28,7 +28,7 @@ from patchstack.regress.prove import prove
 from patchstack.regress.quarantine import excuse
 from patchstack.regress.suites import BED_SUITE, files_of
 from patchstack.verbs import quarantine
-from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.handed import MOST_BYTES, require_said_of
 from patchstack.verbs.selection import Selection
 from patchstack.verbs.test import verdicts_on
 
@@ -205,6 +205,18 @@ def ran_before(result: GuardResult, times: int = 1) -> GuardResult:
         (
             lambda report: with_results(report, 0, lambda results: (ran_before(results[0], 101), *results[1:])),
             "on composed ran 102 times",
+        ),
+        (
+            lambda report: with_results(
+                report, 0, lambda results: (replace(results[0], reason="x" * MOST_BYTES), *results[1:])
+            ),
+            "no night's have more than 33554432 bytes",
+        ),
+        (
+            lambda report: with_results(
+                report, 0, lambda results: (replace(results[0], test="tests/x.py" * 100_000), *results[1:])
+            ),
+            r"^.{,1000}$",
         ),
     ],
 )
