@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from patchstack.compose.left_out import listed
 from patchstack.compose.without import leave_out
 from patchstack.culprits import Ask, Blame, Certainty, Finding
 from patchstack.deadline import REASON, Deadline
@@ -25,6 +26,7 @@ from patchstack.model import (
     ImageTests,
     LedgerLine,
     Measures,
+    Outcome,
     RangeDiff,
     Status,
     Verdict,
@@ -317,10 +319,17 @@ def _go_on_without(work: Workplace, run: Run, clock: Clock, tested: Tested, mean
 def without_guilty(work: Workplace, composition: Composition, blame: Blame) -> Composition:
     """What is left of ``composition``, the same wherever that is composed."""
     guilty = {
-        name: f"{_why(finding)}; have a mended head admitted, or `patchstack release-hold '{name}'`"
+        name: f"{_why(finding)}{_with(composition, name)}; have a mended head admitted, or "
+        f"`patchstack release-hold '{name}'`"
         for name, finding in guilty_topics(composition, blame.findings).items()
     }
     return leave_out(work.store(), composition, guilty, protected=work.config.pulls.protected)
+
+
+def _with(composition: Composition, name: str) -> str:
+    """Whose commits it brings in, too: they were composed by it alone, and the fault may be theirs."""
+    carried = [out.name for out in composition.left_out if out.outcome is Outcome.CARRIED and name in out.twins]
+    return f" (it contains {listed(carried)}, which the next night tries alone)" if carried else ""
 
 
 def _why(finding: Finding) -> str:

@@ -136,6 +136,18 @@ def test_what_was_rolled_back_does_not_come_back_without_a_guilty_one(fork: RedF
     assert reasons(again) == {"#8": Reason.GUILTY}
 
 
+def test_what_a_guilty_one_contains_is_tried_alone_and_comes_back(fork: RedFork) -> None:
+    below = fork.says(7)
+    fork.says(8, "bad", onto=below)
+    night = fork.night()
+    assert reasons(night) == {"#7": Reason.CARRIER_LEFT_OUT, "#8": Reason.GUILTY}
+    (_, guilty) = night.composition.left_out  # type: ignore[union-attr]
+    assert "(it contains #7, which the next night tries alone)" in guilty.detail
+    second = fork.night()
+    assert (included(second), reasons(second)) == ([*PATCHES, "#6", "#7"], {"#8": Reason.GUILTY})
+    assert fork.night().nothing_to_do
+
+
 def test_of_a_pair_the_last_one_goes(fork: RedFork) -> None:
     fork.says(7, "left")
     fork.says(8)
