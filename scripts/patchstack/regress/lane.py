@@ -101,6 +101,7 @@ def run_lane(
 def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> tuple[GuardResult, ...]:
     subject = part.step.subject
     folder = logs / _folder_name(subject)
+    must_pass = subject.composed or part.suite.slug == BED_SUITE
 
     def attempt(paths: tuple[str, ...], number: int) -> tuple[GuardResult, ...]:
         name = part.name if number == 1 else f"{part.name}-again-{number}"
@@ -118,7 +119,8 @@ def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> t
                 mutant=subject.mutant_name,
                 keep=stacks.Keep(kept_in, kept_in.relative_to(logs.parent).as_posix()),
             )
-            return within_bounds(part.suite, results)
+            results = within_bounds(part.suite, results)
+            return _by_its_own_doing(paths, results) if must_pass and not stop.because else results
         except Stopped:
             raise
         except MachineError as error:  # it could not begin
@@ -126,9 +128,21 @@ def _run_part(part: Part, stop: Stop, root: Path, logs: Path, retries: int) -> t
                 raise
             return tuple(replace(said, by_machine=True) for said in unanswered(suite, str(error)))
 
-    must_pass = subject.composed or part.suite.slug == BED_SUITE
     files = files_of(root, part.suite)
     return run_with_attempts(attempt, part.suite.paths, retries, must_pass=must_pass, files=files)
+
+
+def _by_its_own_doing(paths: tuple[str, ...], results: tuple[GuardResult, ...]) -> tuple[GuardResult, ...]:
+    """``results``, with a crash where the process ended before any guard of ``paths`` was known, and nobody ended it.
+
+    What is imported with the guards is the tree under test: who breaks that is found like whoever breaks a guard.
+    """
+    return tuple(
+        replace(said, outcome=GuardOutcome.CRASH)
+        if said.test in paths and "::" not in said.test and said.outcome is GuardOutcome.MISSING and not said.by_machine
+        else said
+        for said in results
+    )
 
 
 def within_bounds(suite: Suite, results: tuple[GuardResult, ...]) -> tuple[GuardResult, ...]:

@@ -139,6 +139,17 @@ def test_a_process_that_cannot_begin_is_begun_once_more(
     assert (said.outcome, [end.by_machine for end in said.attempts]) == (GuardOutcome.PASS, [True])
 
 
+def test_what_ends_the_process_before_any_guard_is_known_is_a_crash_where_they_must_pass(tmp_path: Path) -> None:
+    """An import that the tree breaks for good: who did that can be found, which of a missing guard nobody asks."""
+    bench = Bench(tmp_path, {"x/test_x.py": "import os\nos._exit(3)\n\ndef test_x(): pass\n"})
+    report = run(bench)
+    (said,) = results(report, "composed").values()
+    assert (said.test, said.outcome) == ("tests/regression/x", GuardOutcome.CRASH)
+    assert said.reason == "nothing was collected; pytest ended with 3"
+    assert [end.outcome for end in said.attempts] == [GuardOutcome.CRASH]
+    assert results(report, "base")["tests/regression/x"].outcome is GuardOutcome.MISSING
+
+
 FORGES = """
 import json
 
