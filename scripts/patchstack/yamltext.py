@@ -7,9 +7,12 @@ Problems are written as ``file:line: path: problem: fix`` everywhere. Only plain
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from patchstack.errors import ConfigError
 
 _PLAIN_KEYS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "merge")}
 
@@ -20,6 +23,16 @@ class YamlProblem(ValueError):
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
         self.line = line
+
+
+def text_of(path: Path) -> str | None:
+    """What the file says; None where there is none. `ConfigError` where it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}:1: : it cannot be read ({error}): mend it, or save it as UTF-8"]) from error
 
 
 class _PlainLoader(yaml.SafeLoader):

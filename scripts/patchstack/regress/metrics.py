@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from patchstack.errors import ConfigError
 from patchstack.regress.suites import Suite, files_of
-from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys
+from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys, text_of
 
 FILE = "tests/regression/metrics.yaml"
 
@@ -104,12 +104,9 @@ def read_metrics(root: Path, tests: Collection[str] | None = None) -> tuple[Metr
     `ConfigError` with every problem, each as ``file:line: path: problem: fix``.
     """
     path = root / FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = text_of(path)
+    if text is None:
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}:1: : it cannot be read ({error}): mend it, or save it as UTF-8"]) from error
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         return ()
     try:

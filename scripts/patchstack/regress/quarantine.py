@@ -21,7 +21,7 @@ from patchstack.ids import OWNER
 from patchstack.model import GuardOutcome, GuardReport, GuardResult, Quarantined, TreeRun
 from patchstack.regress.prove import Claim, prove
 from patchstack.regress.suites import BED_SUITE
-from patchstack.yamltext import YamlProblem, compose_list, construct, line_of, repeated_keys
+from patchstack.yamltext import YamlProblem, compose_list, construct, line_of, repeated_keys, text_of
 
 FILE = "tests/regression/quarantine.yaml"
 MOST_DAYS = 30
@@ -76,12 +76,9 @@ def read_quarantine(root: Path, today: date, known: Collection[str] | None = Non
     ``file:line: path: problem: fix``.
     """
     path = root / FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = text_of(path)
+    if text is None:
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}:1: : it cannot be read ({error}): mend it, or save it as UTF-8"]) from error
     try:
         node = compose_list(text)
         values = construct(node)
