@@ -120,9 +120,15 @@ def test_within_a_week_every_kept_answer_is_made_again_once(tmp_path: Path) -> N
     elsewhere = [(trial.subject.label, trial.suite.slug) for trial in trials]
     assert running(Rerun.DUE, TODAY) == [*on_composed, *elsewhere]
     for step in decide_steps(composed, suites, trials, keeping(Rerun.NONE, TODAY)):
-        keep(tmp_path / "answers", step.key, TODAY, results(GuardOutcome.PASS))
+        must_pass = step.subject.composed or step.suite.slug == BED_SUITE
+        keep(tmp_path / "answers", step.key, TODAY, results(GuardOutcome.PASS if must_pass else GuardOutcome.FAIL))
     assert running(Rerun.DUE, TODAY) == running(Rerun.NONE, TODAY) == on_composed
     assert running(Rerun.DUE, TODAY, night=False) == []
     assert running(Rerun.ALL, TODAY) == [*on_composed, *elsewhere]
+    # What passes where it is meant to fail is asked for again each time; the next moment may tell more.
+    lucky = decide_steps(composed, suites, trials, keeping(Rerun.NONE, TODAY))[-3]
+    for outcome, asked in ((GuardOutcome.PASS, [(lucky.subject.label, lucky.suite.slug)]), (GuardOutcome.FAIL, [])):
+        keep(tmp_path / "answers", lucky.key, TODAY, results(outcome))
+        assert running(Rerun.NONE, TODAY, night=False) == asked
     week = [running(Rerun.DUE, TODAY + timedelta(days=day))[20:] for day in range(1, 8)]
     assert sorted(step for day in week for step in day) == sorted(elsewhere)
