@@ -61,8 +61,10 @@ class Fork:
         subprocess.run([*argv[:3], "tag", "--delete", *tags], capture_output=True, check=True)
 
     def refs(self) -> str:
+        """Without the history, which every night that has tested goes on with, promoted or not."""
         argv = ["git", "--git-dir", str(self.remote), "for-each-ref"]
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+        return "\n".join(line for line in listed if "refs/heads/history/" not in line)
 
 
 def members(pack: str) -> dict[str, bytes]:
