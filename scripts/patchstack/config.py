@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from patchstack.errors import ConfigError, MachineError
-from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys
+from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, problem_of, repeated_keys
 
 SCHEMA_PATH = Path(__file__).with_name("deploy.schema.json")
 
@@ -422,13 +422,8 @@ def _problems(path: Path, root: yaml.Node, error: ValidationError) -> list[str]:
         if member is not None and member != _meant_source(root, location):
             continue
         where = ".".join(map(str, location)) or "(the whole file)"
-        message = detail["msg"].removeprefix("Value error, ")
-        fix = _FIXES.get(detail["type"])
-        if fix is None and detail["type"] == "string_pattern_mismatch":
-            fix = f"write it to match {detail['ctx']['pattern']}"
-            message = f"{detail['input']!r} is not of the right form"
-        text = f"{path}:{line_of(root, location)}: {where}: {message}"
-        found.append(f"{text}: {fix}" if fix else text if ";" in message else f"{text}: mend the value")
+        said = problem_of(detail, _FIXES, "mend the value")
+        found.append(f"{path}:{line_of(root, location)}: {where}: {said}")
     return found
 
 

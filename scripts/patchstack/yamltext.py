@@ -6,11 +6,12 @@ Problems are written as ``file:line: path: problem: fix`` everywhere. Only plain
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import ErrorDetails
 
 from patchstack.errors import ConfigError
 
@@ -23,6 +24,16 @@ class YamlProblem(ValueError):
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
         self.line = line
+
+
+def problem_of(detail: ErrorDetails, fixes: Mapping[str, str], otherwise: str) -> str:
+    """``problem: fix`` of an error of pydantic; ``otherwise`` is the fix where ``fixes`` and its text have none."""
+    message = detail["msg"].removeprefix("Value error, ")
+    fix = fixes.get(detail["type"])
+    if fix is None and detail["type"] == "string_pattern_mismatch":
+        fix = f"write it to match {detail['ctx']['pattern']}"
+        message = f"{detail['input']!r} is not of the right form"
+    return f"{message}: {fix}" if fix else message if ";" in message else f"{message}: {otherwise}"
 
 
 def text_of(path: Path) -> str | None:

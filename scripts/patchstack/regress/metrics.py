@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from patchstack.errors import ConfigError
 from patchstack.regress.suites import Suite, files_of
-from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, repeated_keys, text_of
+from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, problem_of, repeated_keys, text_of
 
 FILE = "tests/regression/metrics.yaml"
 
@@ -170,11 +170,5 @@ def _problems(node: yaml.Node, error: ValidationError) -> list[tuple[int, str]]:
     for detail in error.errors(include_url=False):
         location = tuple(part for part in detail["loc"] if part != "[key]")
         where = ".".join(map(str, location)) or "(the whole file)"
-        message = detail["msg"].removeprefix("Value error, ")
-        fix = _FIXES.get(detail["type"])
-        if fix is None and detail["type"] == "string_pattern_mismatch":
-            fix = f"write it to match {detail['ctx']['pattern']}"
-            message = f"{detail['input']!r} is not of the right form"
-        ending = f": {fix}" if fix else "" if ";" in message else ": mend it"
-        found.append((line_of(node, location), f"{where}: {message}{ending}"))
+        found.append((line_of(node, location), f"{where}: {problem_of(detail, _FIXES, 'mend it')}"))
     return found
