@@ -20,7 +20,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -122,17 +122,20 @@ def tell(processes: Sequence[Process], limit_s: float = TELL_LIMIT_S) -> str:
     """Make those of ``processes`` that can write their stacks, and die; return what they wrote, by file.
 
     All are stopped before the first is told, so that no stack shows the death of a neighbour, and children are
-    told before their parents: SGLang's die with their parent, and then write nothing.
+    told before their parents: SGLang's die with their parent, and then write nothing. Forked siblings share a file:
+    they write one after the other, for faulthandler writes word by word.
     """
     able = [process for process in processes if _can_write(process.pid)]
-    files = dict.fromkeys(path for process in able for path in _files_of(process.pid))
+    files_of = {process.pid: _files_of(process.pid) for process in able}
+    files = dict.fromkeys(path for paths in files_of.values() for path in paths)
     send(able, signal.SIGSTOP)
     deadline = time.monotonic() + limit_s
     for generation in youngest_first(able):
-        with exits_of(generation) as exits:
-            send(generation, STACKS_SIGNAL)
-            send(generation, signal.SIGCONT)
-            wait_for_all(exits, deadline)
+        for together in _sharing_nothing(generation, files_of):
+            with exits_of(together) as exits:
+                send(together, STACKS_SIGNAL)
+                send(together, signal.SIGCONT)
+                wait_for_all(exits, deadline)
     said = ((path, _beginning(path)) for path in files)
     return "\n".join(f"[{path.parent.name}/{path.name}]\n{text}" for path, text in said if text)
 
@@ -171,6 +174,19 @@ def youngest_first(processes: Sequence[Process]) -> Iterator[list[Process]]:
         parents = {process.parent for process in left}
         yield [process for process in left if process.pid not in parents]
         left = [process for process in left if process.pid in parents]
+
+
+def _sharing_nothing(processes: Sequence[Process], files_of: Mapping[int, Sequence[Path]]) -> list[list[Process]]:
+    """Groups in which no two have a file in common; together they are all of ``processes``."""
+    groups: list[tuple[list[Process], set[Path]]] = []
+    for process in processes:
+        mine = set(files_of[process.pid])
+        group, theirs = next((found for found in groups if not mine & found[1]), ([], set()))
+        if not group:
+            groups.append((group, theirs))
+        group.append(process)
+        theirs |= mine
+    return [group for group, _ in groups]
 
 
 def send(processes: Iterable[Process], number: int) -> None:

@@ -14,39 +14,43 @@ from patchstack.regress.stacks import LONGEST_BYTES, MOST_BYTES, MOST_FILES, Kee
 from patchstack.regress.suites import Suite
 
 RANKS = """
-import multiprocessing, subprocess, sys, threading
+import multiprocessing, signal, subprocess, sys, threading
 
-def waits_as_rank(number):
+def waits_as_rank(here):
+    os.write(here, b"1")
     threading.Event().wait()
 
 def starts_ranks(link):
-    ranks = [multiprocessing.get_context("fork").Process(target=waits_as_rank, args=(n,)) for n in range(2)]
+    come, here = os.pipe()
+    ranks = [multiprocessing.get_context("fork").Process(target=waits_as_rank, args=(here,)) for _ in range(2)]
     for rank in ranks:
         rank.start()
-    link.send("both run")
-    waits_for_ranks(ranks)
+    for _ in ranks:
+        os.read(come, 1)
+    waits_for_ranks(ranks, link)
 
-def waits_for_ranks(ranks):
+def waits_for_ranks(ranks, link):
+    link.send("everybody is where it hangs")
     for rank in ranks:
         rank.join()
 
 def start(children):
-    children.start(starts_ranks, name="starter", fresh=True).receive(30)
+    children.start(starts_ranks, name="starter", fresh=True).receive(60)
     # Behind the bed's back, in a session of its own and orphaned.
     alone = "import subprocess, sys; subprocess.Popen(['sleep', '600'], start_new_session=True)"
     subprocess.run([sys.executable, "-c", alone], check=True)
 
-def hangs_here():
+def hangs_here(limit_is_over=False):
+    if limit_is_over:
+        os.kill(os.getpid(), signal.SIGALRM)
     threading.Event().wait()
 """
 HANGS = "def test_hangs(children):\n    start(children)\n    hangs_here()\n"
 RINGS = """
 @pytest.mark.limit(600)
 def test_hangs(children):
-    import signal
     start(children)
-    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGALRM]).start()  # as if its limit were over
-    hangs_here()
+    hangs_here(limit_is_over=True)
 """
 
 
