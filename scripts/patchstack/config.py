@@ -215,14 +215,37 @@ class TestLane(_Part):
 
     because: str = Field(min_length=1, description="What it has that others have not, or what it is for")
     shards: int = Field(default=1, gt=0, le=256, description="How many machines share its guards, by measured times")
+    gpus: int = Field(default=0, ge=0, le=64, description="GPUs that each of its machines gives to one job")
+    executor: Literal["local", "slurm", "github"] | None = Field(
+        default=None, description="Who runs it: this machine, a Slurm cluster, GitHub's runners; none: nobody"
+    )
+    labels: tuple[str, ...] = Field(default=(), description="With github: those of the runners, such as self-hosted")
+    limit_min: int = Field(default=120, gt=0, description="Minutes that one of its jobs may take, waiting not counted")
+
+    @model_validator(mode="after")
+    def _labels_of_runners(self) -> TestLane:
+        if self.executor == "github" and not self.labels:
+            raise ValueError("executor github needs `labels`: those of the runners that have what the lane needs")
+        if self.executor != "github" and self.labels:
+            raise ValueError("`labels` are those of GitHub's runners; write `executor: github`, or leave them out")
+        return self
+
+
+class Slurm(_Part):
+    """How jobs are given to a Slurm cluster whose nodes see this repository and its cache by the same paths."""
+
+    partition: str = Field(default="", description="None: the cluster's own choice")
+    account: str = ""
+    gres: str = Field(default="gpu:{gpus}", description="Of a lane with GPUs; {gpus} is their number")
+    options: tuple[str, ...] = Field(default=(), description="More options of sbatch, such as --qos=night")
 
 
 _LANES = {
     "cpu": TestLane(because="every machine can run it: real servers of a tiny model on a CPU"),
-    "1-gpu": TestLane(because="CUDA kernels, and prefill and decode on one card"),
-    "2-gpu": TestLane(because="two ranks: tensor or pipeline parallel, or prefill and decode on a card each"),
-    "4-gpu": TestLane(because="tensor and pipeline parallel at once"),
-    "rdma": TestLane(because="KV transfer over a NIC, which TCP on loopback does not show"),
+    "1-gpu": TestLane(because="CUDA kernels, and prefill and decode on one card", gpus=1),
+    "2-gpu": TestLane(because="two ranks: tensor or pipeline parallel, or prefill and decode on a card each", gpus=2),
+    "4-gpu": TestLane(because="tensor and pipeline parallel at once", gpus=4),
+    "rdma": TestLane(because="KV transfer over a NIC, which TCP on loopback does not show", gpus=2),
     "kvcm-manager": TestLane(because="a real KV cache manager, at KVCM_MANAGER_URL"),
 }
 
@@ -240,12 +263,19 @@ class Tests(_Part):
         description="How often a guard is run again that died with its machine; never for an assertion",
     )
     max_flaky: int = Field(default=2, ge=0, description="More flaky guards than this make a night INCOMPLETE")
+    slurm: Slurm = Slurm()
+    models: str = Field(
+        default="",
+        description="Folder with the models of GPU lanes, each below it by its name; none: PATCHSTACK_MODELS says it",
+    )
 
     @field_validator("lanes")
     @classmethod
     def _has_cpu(cls, value: dict[str, TestLane]) -> dict[str, TestLane]:
         if "cpu" not in value:
             raise ValueError("lane cpu is missing, and the night runs it itself; add it")
+        if value["cpu"].executor is not None or value["cpu"].gpus:
+            raise ValueError("lane cpu runs where the night runs, without a GPU: take out its `executor` and `gpus`")
         if IMAGE in value:
             raise ValueError(f"{IMAGE!r} is what channels call the night's image; give the lane another name")
         return value

@@ -12,6 +12,15 @@ from enum import StrEnum
 
 from patchstack.culprits import Blame as Blame
 from patchstack.ids import Sha as Sha
+from patchstack.lanes import Form as Form
+from patchstack.lanes import Hardware as Hardware
+from patchstack.lanes import JobEnd as JobEnd
+from patchstack.lanes import JobState as JobState
+from patchstack.lanes import LaneAnswer as LaneAnswer
+from patchstack.lanes import LaneJob as LaneJob
+from patchstack.lanes import LaneRun as LaneRun
+from patchstack.lanes import LaneRuns as LaneRuns
+from patchstack.lanes import Settings as Settings
 from patchstack.losses import Losses
 from patchstack.measures import Deployed as Deployed
 from patchstack.measures import Measure as Measure
@@ -516,3 +525,5 @@ class NightReport:
     """None where no guard has measured anything."""
     quarantined_green: tuple[tuple[str, int], ...] = ()
     """Guards in quarantine that passed, each with the nights in a row in which it did, tonight among them."""
+    lanes: LaneRuns | None = None
+    """What other lanes than `cpu` said; None where none was asked."""

@@ -1,0 +1,63 @@
+"""Who gives the jobs of a lane to machines, and waits for them: this machine itself, a Slurm cluster.
+
+A job is a folder: what is asked in ``job.json``, what the machine answers in ``answer.json`` (written whole or not at
+all), what it printed in ``log.txt``. An executor begins ``patchstack job FOLDER`` somewhere, once, and again where the
+machine went away; it reads no answer. GitHub's runners are given their jobs by the workflow, not by an executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from patchstack.deadline import Deadline
+from patchstack.model import JobEnd, LaneJob
+
+JOB, ANSWER, LOG = "job.json", "answer.json", "log.txt"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A job and its folder."""
+
+    job: LaneJob
+    folder: Path
+
+    @property
+    def is_answered(self) -> bool:
+        return (self.folder / ANSWER).is_file()
+
+
+@dataclass(frozen=True)
+class Begin:
+    """How a machine begins a job."""
+
+    argv: Callable[[Path], list[str]]
+    """The command for a job's folder."""
+    cwd: Path
+    environment: dict[str, str]
+    """All that it sees."""
+
+
+class Executor(Protocol):
+    """One kind of machines."""
+
+    name: str
+
+    def run(
+        self,
+        places: Sequence[Place],
+        begin: Begin,
+        *,
+        retries: int,
+        deadline: Deadline | None,
+        progress: Callable[[str], None],
+    ) -> tuple[JobEnd, ...]:
+        """What became of each job, in the order of ``places``.
+
+        Returns when all have ended, or are late; leaves none behind, also when it is interrupted. `MachineError` where
+        this kind of machines cannot be asked at all.
+        """
+        ...
