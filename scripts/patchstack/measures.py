@@ -53,6 +53,8 @@ class Measures:
     measures: tuple[Measure, ...]
     missing: tuple[tuple[str, str], ...] = ()
     """Metrics that are declared and were not measured, each with why: what was not done is never green."""
+    why_alone: str = ""
+    """As `GuardReport.why_alone`."""
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,5 @@ class GuardReport:
     """Every entry of the quarantine that was in force, or had expired, when these guards were judged."""
     shard: Shard | None = None
     """None where one machine has run all of them."""
+    why_alone: str = ""
+    """Why nothing was measured beside, where another tree is deployed; empty where that was done, or there is none."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from patchstack import process
 from patchstack.errors import MachineError
-from patchstack.model import GuardOutcome, GuardResult, Sample
+from patchstack.model import GuardOutcome, GuardResult, Hardware, Sample, Settings
 from patchstack.regress import stacks, unprivileged
 from patchstack.regress.suites import Suite
 
@@ -106,6 +106,16 @@ def child_environment(root: Path, tree: Tree, home: Path) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Said:
+    """All that a record says."""
+
+    results: tuple[GuardResult, ...]
+    hardware: Hardware | None = None
+    """None where nobody has looked at it."""
+    settings: tuple[Settings, ...] = ()
+
+
 def run_suite(
     suite: Suite,
     tree: Tree,
@@ -118,10 +128,27 @@ def run_suite(
     mutant: str = "",
     keep: stacks.Keep | None = None,
 ) -> tuple[GuardResult, ...]:
+    """As `hear_suite`, where nobody asks what it ran on."""
+    return hear_suite(suite, tree, root, log, limit_s, under, place=place, mutant=mutant, keep=keep).results
+
+
+def hear_suite(
+    suite: Suite,
+    tree: Tree,
+    root: Path,
+    log: Path,
+    limit_s: float,
+    under: process.Stop | None = None,
+    *,
+    place: Place = Place.COMPOSED,
+    mutant: str = "",
+    keep: stacks.Keep | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Said:
     """Every test of ``suite`` that says something on ``tree``; the output is kept in ``log``.
 
     ``place`` is what kind of tree it is, and ``mutant`` the name of the mutant that is on it. What did not end in
-    time names the files that ``keep`` has of it.
+    time names the files that ``keep`` has of it. ``environment`` is what it sees more than guards do.
 
     The child is ended after ``limit_s`` seconds; a test that it had not answered for is then a time-out if
     it was running and missing if it had not begun.
@@ -132,10 +159,10 @@ def run_suite(
         options += ["--record", str(cell.record), "--stacks", str(cell.home / stacks.NAME)]
         options += [f"--part-limit={max(limit_s - STACKS_BEFORE_S, limit_s / 2):g}"]
         argv = [str(tree.python), "-m", "pytest", "-q", *options, *chosen, *suite.paths]
-        environment = child_environment(root, tree, cell.home)
+        seen = {**child_environment(root, tree, cell.home), **(environment or {})}
         ended, cut, killed = "ended", "", False
         try:
-            done = process.run(cell.argv(argv), cwd=root, env=environment, timeout_s=limit_s, check=False, under=under)
+            done = process.run(cell.argv(argv), cwd=root, env=seen, timeout_s=limit_s, check=False, under=under)
             output, ended = done.stdout + done.stderr, f"ended with {done.returncode}"
             killed = done.returncode == -signal.SIGKILL
         except process.ProcessTimeout as late:
@@ -149,7 +176,7 @@ def run_suite(
         cell.require_begun()
         lines = _lines_of(cell.record)
         taken = stacks.take(cell.home / stacks.NAME, keep) if keep is not None else {}
-    return read_record(suite, lines, ended, cut=cut, killed=killed, taken=taken)
+    return hear_record(suite, lines, ended, cut=cut, killed=killed, taken=taken)
 
 
 def _lines_of(record: Path) -> list[str]:
@@ -198,6 +225,19 @@ def read_record(
     killed: bool = False,
     taken: Mapping[str, str] | None = None,
 ) -> tuple[GuardResult, ...]:
+    """The results of `hear_record`."""
+    return hear_record(suite, lines, ended, cut=cut, killed=killed, taken=taken).results
+
+
+def hear_record(
+    suite: Suite,
+    lines: Iterable[str],
+    ended: str,
+    *,
+    cut: str = "",
+    killed: bool = False,
+    taken: Mapping[str, str] | None = None,
+) -> Said:
     """The record as results, with everything that was collected and not answered for as `missing`.
 
     A line is ``{"collected": [...]}``, ``{"left_out": [...]}``, ``{"started": id}``, a sample, a result, or that the
@@ -224,7 +264,7 @@ def read_record(
     if not answered and not broken and not heard.left_out:
         nothing = cut or f"nothing was collected; pytest {said}{end.stacks}"
         broken = [replace(result, by_machine=end.killed) for result in unanswered(suite, nothing)]
-    return (*answered, *broken)
+    return Said((*answered, *broken))
 
 
 def _hear(suite: Suite, heard: _Heard, entry: object, taken: Mapping[str, str]) -> bool:

@@ -145,7 +145,7 @@ def measures_of(metrics: Sequence[Metric], report: GuardReport, past: Past | Non
             )
         )
     against = beside[0].tree if beside else None
-    return Measures(report.node, against, tuple(measures), tuple(missing))
+    return Measures(report.node, against, tuple(measures), tuple(missing), report.why_alone)
 
 
 def told_by_numbers(

@@ -32,7 +32,8 @@ def _intro(measures: Measures) -> Line:
     tally.append(("missing", len(measures.missing)))
     numbers = ", ".join(f"{number} {word}" for word, number in tally if number)
     if measures.against is None:
-        return (*on, f"{numbers}. No other tree was measured beside.")
+        why: Line = (" ", *sentence(measures.why_alone)) if measures.why_alone else ()
+        return (*on, f"{numbers}. No other tree was measured beside.", *why)
     return (*on, f"{numbers}. The last promoted tree, ", words.short(measures.against), ", was measured beside.")
 
 

@@ -95,6 +95,8 @@ def _problems_of_numbers(metrics: Sequence[Metric], report: GuardReport) -> Iter
     tests = {metric.name: metric.test for metric in metrics}
     if not is_one_line(report.node):
         yield "what they ran on has no name that can be shown"
+    if report.why_alone and not is_one_line(report.why_alone):
+        yield "why nothing was measured beside is nothing that can be shown"
     for run in report.runs:
         for result in run.results:
             mine = result.test.partition("[")[0]

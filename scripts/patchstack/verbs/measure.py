@@ -43,6 +43,7 @@ LAST_PROMOTED = "last promoted"
 ROUNDS = 2
 """How often each of two trees is measured, in turns; one tree alone is measured once."""
 LIMIT_S = 600.0
+LONGEST_WHY = 150
 
 
 def judged_measures(
@@ -81,7 +82,9 @@ def measured(
     plan = measuring(work.root, suites, metrics_of(work, composition))
     if not plan:
         return report
-    peer = _peer(work, run, composition, bed)
+    peer, why_alone = _peer(work, run, composition, bed)
+    if why_alone:
+        work.progress(f"nothing is measured beside: {why_alone}")
     subjects = (composed, peer) if peer is not None else (composed,)
     heard: dict[Subject, list[GuardResult]] = {subject: [] for subject in subjects}
     with _stopped_at(deadline) as stop:
@@ -97,7 +100,7 @@ def measured(
     runs = [_with(ran, join(heard[composed])) if ran.composed else ran for ran in report.runs]
     if peer is not None:
         runs.append(TreeRun(LAST_PROMOTED, False, peer.sha, join(heard[peer]), beside=True))
-    return replace(report, runs=tuple(runs), node=describe_node())
+    return replace(report, runs=tuple(runs), node=describe_node(), why_alone=why_alone)
 
 
 def _measure(
@@ -152,20 +155,19 @@ def _joined(said: GuardResult, again: GuardResult | None) -> GuardResult:
     return joined
 
 
-def _peer(work: Workplace, run: Run, composition: Composition, bed: Bed) -> Subject | None:
-    """The last promoted tree on disk; None where there is none, it is tonight's, or it cannot be had."""
+def _peer(work: Workplace, run: Run, composition: Composition, bed: Bed) -> tuple[Subject | None, str]:
+    """The last promoted tree on disk; None where there is none, it is tonight's, or it cannot be had, and then why."""
     deployed = peer_of(run.read(Past) if run.has(Past) else None, composition)
     if deployed is None:
-        return None
+        return None, ""
     if not work.store().has(f"{deployed.tree}^{{tree}}"):
-        work.progress(f"the last promoted tree {deployed.tree[:12]} is not at hand: nothing is measured beside")
-        return None
+        return None, f"the last promoted tree {deployed.tree[:12]} is not at hand"
     try:
         laid = lay_tree(work, deployed.tree, bed)
     except MachineError as error:  # tonight's own tree is tested already, and its numbers have the band
-        work.progress(f"the last promoted tree cannot be laid, and nothing is measured beside: {error}")
-        return None
-    return Subject(LAST_PROMOTED, False, deployed.tree, laid)
+        why = " ".join(str(error).split())[:LONGEST_WHY]
+        return None, f"the last promoted tree {deployed.tree[:12]} cannot be laid: {why}"
+    return Subject(LAST_PROMOTED, False, deployed.tree, laid), ""
 
 
 def peer_of(past: Past | None, composition: Composition) -> Deployed | None:

@@ -223,3 +223,12 @@ def test_warnings_of_a_verdict_stand_beside_its_reasons_and_are_counted() -> Non
     assert plain(words.verdict(verdict, ("nightly",))) == (
         "nightly PASS, moved (warned: 0; 1; 2; 3; 4; 2 more in report.json) (skipped by rule: x: not needed)"
     )
+
+
+def test_why_nothing_was_measured_beside() -> None:
+    measure = Measure("m", "s", "", 1.0, None, 0, None, None, Trend.PASS, "")
+    why = "the last promoted tree 999999999999 is not at hand"
+    (section,) = measure_words.section(Measures("n", None, (measure,), why_alone=why))
+    assert plain(section.intro[0]) == (
+        "On n: 1 pass. No other tree was measured beside. The last promoted tree 999999999999 is not at hand."
+    )

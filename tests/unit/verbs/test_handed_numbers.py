@@ -107,6 +107,7 @@ Forge = Callable[[GuardReport], GuardReport]
             "on last promoted has no guard of lock",
         ),
         (lambda report: replace(report, node="two\nlines"), "what they ran on has no name that can be shown"),
+        (lambda report: replace(report, why_alone="two\nlines"), "why nothing was measured beside is nothing"),
         (
             lambda report: with_results(report, 0, lambda results: (*results[:-1], said(1.0, metric="costs"))),
             f"{TEST} on composed says numbers that it is not to measure",

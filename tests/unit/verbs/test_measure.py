@@ -228,8 +228,10 @@ def test_a_deployed_tree_that_cannot_be_laid_is_done_without(fork: Fork, monkeyp
 
     def lay(_work: object, tree: Sha, _bed: object) -> None:
         laid.append(tree)
-        raise MachineError("the disk is full")
+        raise MachineError("the disk\nis full")
 
     monkeypatch.setattr(measure, "lay_tree", lay)
-    assert measure._peer(fork.work, fork.run(report), report.composition, None) is None  # type: ignore[arg-type]
-    assert laid == [kept(fork)[1].tree]
+    found = measure._peer(fork.work, fork.run(report), report.composition, None)  # type: ignore[arg-type]
+    (tree,) = laid
+    assert tree == kept(fork)[1].tree
+    assert found == (None, f"the last promoted tree {tree[:12]} cannot be laid: the disk is full")
