@@ -55,16 +55,17 @@ def lay_tree(work: Workplace, tree: Sha, bed: Bed, *, release: str | None = None
     name = f"{tree}-{wheel.sha256[:12] if wheel else 'sources'}"
     folder = work.cache / "trees" / name
     use_tree(folder)
-    materialise(work.store(), tree, folder, natives=wheel, progress=work.progress)
-    os.utime(folder)
+    with laying(folder):
+        materialise(work.store(), tree, folder, natives=wheel, progress=work.progress)
+        os.utime(folder)
     return Tree(folder, bed.python, work.cache / "bytecode" / f"{name}-{bed.key[:12]}")
 
 
 def restored(work: Workplace, subject: Subject, *, release: str | None = None) -> bool:
     """Whether the subject's tree had to be written again."""
-    return materialise(
-        work.store(), subject.sha, subject.tree.folder, natives=_wheel_of(work, release), progress=work.progress
-    ).written
+    folder, wheel = subject.tree.folder, _wheel_of(work, release)
+    with laying(folder):
+        return materialise(work.store(), subject.sha, folder, natives=wheel, progress=work.progress).written
 
 
 def use_tree(folder: Path) -> None:
@@ -73,6 +74,18 @@ def use_tree(folder: Path) -> None:
         descriptor = _lock_file(folder)
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # one that is being forgotten right now is gone after this
         _USED[folder] = descriptor
+
+
+@contextmanager
+def laying(folder: Path) -> Iterator[None]:
+    """One process at a time: it clears away what a killed one left of the same tree, and a living one's looks alike."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.with_name(f".{folder.name}.lay"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def leave_tree(folder: Path) -> None:

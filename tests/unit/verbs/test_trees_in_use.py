@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -10,7 +11,7 @@ from subprocess import PIPE, Popen
 import pytest
 
 from patchstack.verbs import trees
-from patchstack.verbs.trees import forget_old_trees
+from patchstack.verbs.trees import forget_old_trees, laying
 
 USER = """
 import sys
@@ -20,6 +21,17 @@ use_tree(Path(sys.argv[1]))
 print("used", flush=True)
 sys.stdin.read()
 """
+
+LAYER = """
+import sys
+from pathlib import Path
+from patchstack.verbs.trees import laying
+print("asks", flush=True)
+with laying(Path(sys.argv[1])):
+    print("lays:", *(path.name for path in Path(sys.argv[1]).parent.iterdir() if path.is_dir()), flush=True)
+"""
+LONG_ENOUGH_S = 0.5
+"""For a process that waits for nobody to say its next word."""
 
 
 @pytest.fixture
@@ -53,3 +65,14 @@ def test_what_another_process_runs_on_stays_until_it_has_ended(cache: Path) -> N
         user.kill()
     forget_old_trees(cache / "trees", keep={cache / "trees" / "d"})
     assert names(cache / "trees") == ["d"]
+
+
+def test_a_tree_is_laid_by_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "trees" / "a"
+    with laying(folder):
+        other = Popen([sys.executable, "-c", LAYER, str(folder)], stdout=PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "asks\n"
+        assert select.select([other.stdout], [], [], LONG_ENOUGH_S)[0] == []
+        folder.mkdir()
+    assert other.communicate()[0] == "lays: a\n"
