@@ -17,8 +17,9 @@ from patchstack import process
 from patchstack.deadline import REASON, Deadline
 from patchstack.model import GuardOutcome, GuardResult
 from patchstack.regress import unprivileged
-from patchstack.regress.execute import Tree, child_environment, unanswered
+from patchstack.regress.execute import Tree, child_environment
 from patchstack.regress.parts import Part
+from patchstack.regress.record import unanswered
 from patchstack.regress.steps import Subject
 
 Results = tuple[GuardResult, ...]

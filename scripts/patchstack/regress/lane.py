@@ -15,10 +15,11 @@ from patchstack.regress.attempts import run_with_attempts
 from patchstack.regress.crew import has_own_network, run_parts
 from patchstack.regress.durations import read_durations, write_durations
 from patchstack.regress.enclose import Means
-from patchstack.regress.execute import run_suite, unanswered
+from patchstack.regress.execute import run_suite
 from patchstack.regress.kept import keep
 from patchstack.regress.parts import Part, decide_parts
 from patchstack.regress.prove import Claim, prove
+from patchstack.regress.record import unanswered
 from patchstack.regress.steps import Keeping, Step, Subject
 from patchstack.regress.suites import BED_SUITE, Suite, files_of
 

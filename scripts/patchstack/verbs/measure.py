@@ -28,10 +28,11 @@ from patchstack.patches.series import read_series
 from patchstack.process import Stop
 from patchstack.regress.bed import Bed
 from patchstack.regress.crew import WROTE
-from patchstack.regress.execute import Place, run_suite, unanswered
+from patchstack.regress.execute import Place, run_suite
 from patchstack.regress.lane import within_bounds
 from patchstack.regress.metrics import Measuring, Metric, measuring, read_metrics
 from patchstack.regress.node import describe_node
+from patchstack.regress.record import unanswered
 from patchstack.regress.steps import Subject
 from patchstack.regress.suites import BED_GUARDS, Suite
 from patchstack.regress.trend import measures_of

@@ -114,7 +114,13 @@ def run_guards(
 def write_report(run: Run, report: GuardReport) -> None:
     """Keep what the guards said, for the stages after this one and for readers of JUnit XML."""
     run.write(report)
-    write_whole(run.folder / JUNIT, junit_xml(report))
+    write_junit(run)
+
+
+def write_junit(run: Run) -> None:
+    """All that the guards of a run said, and its other lanes where these were asked; for whoever adds to either."""
+    lanes = run.read(LaneRuns) if run.has(LaneRuns) else None
+    write_whole(run.folder / JUNIT, junit_xml(run.read(GuardReport), lanes))
 
 
 def run_trials(
@@ -227,7 +233,7 @@ def _lay_grounds(work: Workplace, selection: Selection, bed: Bed) -> dict[str, S
 
 def _runner_digest() -> str:
     """The code that runs guards decides what they say: it is part of an answer's key."""
-    from patchstack.regress import enclose, execute, unprivileged
+    from patchstack.regress import enclose, execute, record, unprivileged
 
-    files = (execute.__file__, unprivileged.__file__, enclose.__file__)
+    files = (execute.__file__, record.__file__, unprivileged.__file__, enclose.__file__)
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]

@@ -16,9 +16,9 @@ from patchstack.errors import Incomplete
 from patchstack.model import GuardOutcome, GuardReport, Standing
 from patchstack.regress.crew import run_parts
 from patchstack.regress.durations import read_durations
-from patchstack.regress.execute import read_record
 from patchstack.regress.lane import run_lane
 from patchstack.regress.prove import Claim
+from patchstack.regress.record import read_record
 from patchstack.regress.suites import Suite
 
 FIRST_PASSES_THEN_WAITS = """

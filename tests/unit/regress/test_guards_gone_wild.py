@@ -14,9 +14,10 @@ from patchstack.errors import ConfigError, MachineError
 from patchstack.model import GuardOutcome, Sha, Standing
 from patchstack.regress import unprivileged
 from patchstack.regress.enclose import Means
-from patchstack.regress.execute import Tree, child_environment, read_record, run_suite
+from patchstack.regress.execute import Tree, child_environment, run_suite
 from patchstack.regress.lane import run_lane
 from patchstack.regress.prove import Claim
+from patchstack.regress.record import read_record
 from patchstack.regress.steps import Keeping, Rerun, Subject, Trial, decide_steps
 from patchstack.regress.suites import BED_SUITE, Suite, find_suites
 

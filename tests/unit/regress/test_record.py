@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from patchstack.model import GuardOutcome, GuardResult, Sample
-from patchstack.regress import execute
-from patchstack.regress.execute import LONGEST_REASON, MOST_SAMPLES, read_record
+from patchstack.model import GuardOutcome, GuardResult, Hardware, Sample, Settings
+from patchstack.regress import record as records
+from patchstack.regress.record import LONGEST_REASON, MOST_SAMPLES, hear_record, lines_of, read_record
 from patchstack.regress.suites import Suite
 
 SUITE = Suite("zmq-locked-sends", ("tests/regression/zmq_locked_sends",), "0" * 64)
@@ -156,13 +156,13 @@ def test_a_duration_that_is_no_number_and_a_reason_without_end_are_cut() -> None
 
 
 def test_a_record_without_end_is_not_read_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "RECORD_BYTES", 100)
+    monkeypatch.setattr(records, "RECORD_BYTES", 100)
     path = tmp_path / "record.jsonl"
     path.write_text("\n".join(record({"collected": ["a"]}, *[{"left_out": ["it"]}] * 10)))
-    found = read_record(SUITE, execute._lines_of(path), "ended with 0")
+    found = read_record(SUITE, lines_of(path), "ended with 0")
     assert found[-1].outcome is GuardOutcome.CRASH
     path.write_text("\n".join(record({"collected": ["a"]}, {"started": "a"})))
-    assert len(execute._lines_of(path)) == 2
+    assert len(lines_of(path)) == 2
 
 
 # --- by whose doing ---
@@ -200,3 +200,77 @@ def test_a_part_that_was_out_of_time_is_late_however_it_ended() -> None:
     assert first.reason == "pytest was ended after 1770 s while it ran; stacks of every process: logs/part.txt"
     assert (second.outcome, second.by_machine) == (GuardOutcome.MISSING, True)
     assert second.reason == "collected, not run: pytest was ended after 1770 s; stacks of every process: logs/part.txt"
+
+
+# --- what it ran on, and with ---
+
+CARD = {
+    "node": "gpu-1",
+    "processor": "16 x AMD EPYC 9554",
+    "memory_gib": 128,
+    "gpus": ["NVIDIA H200, 140 GiB"],
+    "driver": "570.86.15",
+    "cuda": "13.0",
+    "nccl": "2.28.3",
+    "torch": "2.11.0",
+    "mooncake": "0.3.13",
+    "nics": ["mlx5_0, 400 Gb/s"],
+}
+WITH = {"model": "Qwen3-4B", "tp": "2"}
+
+
+def hardware(**changed: object) -> str:
+    return json.dumps({"hardware": {**CARD, **changed}})
+
+
+def settings(values: object = WITH, test: object = "a", **more: object) -> str:
+    return json.dumps({"settings": {"test": test, "values": values, **more}})
+
+
+def test_what_it_ran_on_and_with_is_heard() -> None:
+    said = hear_record(SUITE, [hardware(), *BEGUN, settings(), *ANSWERED], "ended with 0")
+    assert said.hardware == Hardware(**{**CARD, "gpus": ("NVIDIA H200, 140 GiB",), "nics": ("mlx5_0, 400 Gb/s",)})
+    assert said.settings == (Settings("a", (("model", "Qwen3-4B"), ("tp", "2"))),)
+    assert outcomes(said.results) == {"a": GuardOutcome.PASS, "b": GuardOutcome.MISSING}
+    said = hear_record(SUITE, [*BEGUN, *ANSWERED], "ended with 0")
+    assert (said.hardware, said.settings) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        hardware(memory_gib=-1),
+        hardware(memory_gib=True),
+        hardware(memory_gib="128"),
+        hardware(memory_gib=10**9),
+        hardware(gpus="NVIDIA H200"),
+        hardware(gpus=[1]),
+        hardware(nics=["x"] * 65),
+        hardware(driver=["570"]),
+        hardware(node="two\nlines"),
+        hardware(node="x" * 301),
+        hardware(more="x"),
+        json.dumps({"hardware": {name: value for name, value in CARD.items() if name != "nccl"}}),
+        json.dumps({"hardware": {}}),
+        json.dumps({"hardware": CARD, "more": 1}),
+        settings({"model": 4}),
+        settings({"Model\n": "x"}),
+        settings({"": "x"}),
+        settings({"model": "x" * 301}),
+        settings({str(number): "x" for number in range(65)}),
+        settings([]),
+        settings(test="b"),
+        settings(more="x"),
+    ],
+)
+def test_what_no_plugin_says_of_its_machine_is_a_crash(line: str) -> None:
+    said = hear_record(SUITE, [*BEGUN, line, *ANSWERED], "ended with 0")
+    assert outcomes(said.results) == {"a": GuardOutcome.PASS, "b": GuardOutcome.MISSING, **BED_CRASH}
+    assert (said.hardware, said.settings) == (None, ())
+
+
+@pytest.mark.parametrize("line", [hardware(), settings()])
+def test_what_was_said_once_is_not_said_again(line: str) -> None:
+    said = hear_record(SUITE, [*BEGUN, line, line, *ANSWERED], "ended with 0")
+    assert outcomes(said.results)["tests/regression/zmq_locked_sends"] is GuardOutcome.CRASH
+    assert (said.hardware is None, len(said.settings)) in ((False, 0), (True, 1))

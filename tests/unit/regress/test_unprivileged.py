@@ -22,7 +22,7 @@ from tests.unit.regress.test_guards_gone_wild import fake_bed
 from patchstack import process
 from patchstack.errors import MachineError
 from patchstack.model import GuardOutcome
-from patchstack.regress import enclose, execute, unprivileged
+from patchstack.regress import enclose, execute, record, unprivileged
 from patchstack.regress.crew import has_own_network
 from patchstack.regress.enclose import Means
 from patchstack.regress.execute import Tree, child_environment, run_suite
@@ -566,13 +566,13 @@ def test_what_lies_on_the_path_of_the_tree_runs_no_other_way(machine: Machine, m
 
 def test_who_runs_guards_is_part_of_what_answers_are_kept_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {verb._runner_digest()}
-    for number, module in enumerate((execute, unprivileged, enclose), start=1):
+    for number, module in enumerate((execute, record, unprivileged, enclose), start=1):
         changed = tmp_path / "module.py"
         changed.write_text(f"changed = {number}\n")
         with monkeypatch.context() as patch:
             patch.setattr(module, "__file__", str(changed))
             found.add(verb._runner_digest())
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_no_other_module_starts_the_bed_s_interpreter() -> None:
