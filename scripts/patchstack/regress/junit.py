@@ -3,7 +3,8 @@
 https://github.com/testmoapp/junitxml is how the format is read. Red there is what is red or open here: on the composed
 tree, of the bed's own controls, and of a patch that is not proven. Where a guard is meant to fail (on a ground, on a
 mutant) its failure is a plain pass, and anything else is shown as skipped, with what it said: whether the patch is
-proven by it is said once, in the suite `proofs`.
+proven by it is said once, in the suite `proofs`. Each other lane is a suite, too; what it rehearsed on a CPU is
+skipped, whatever it said: no reader counts it as run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree as Xml
 
-from patchstack.model import GuardOutcome, GuardReport, GuardResult, Proof, Scenario, Standing, TreeRun
+from patchstack.model import (
+    Form,
+    GuardOutcome,
+    GuardReport,
+    GuardResult,
+    LaneRun,
+    LaneRuns,
+    Proof,
+    Scenario,
+    Standing,
+    TreeRun,
+)
+from patchstack.regress.hardware import kind
 from patchstack.regress.suites import BED_SUITE
 
 PROOFS = "proofs"
@@ -30,16 +43,20 @@ _TAGS = {
 _COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
-def junit_xml(report: GuardReport) -> str:
-    """The whole document; every result, proof and scenario of ``report`` is one test case of it."""
+def junit_xml(report: GuardReport, lanes: LaneRuns | None = None) -> str:
+    """The whole document; every result, proof and scenario of ``report`` and ``lanes`` is one test case of it."""
     root = Xml.Element("testsuites", name="patchstack")
     for run in report.runs:
         about = {"tree": run.tree, "lane": report.lane, "bed": report.bed, "kept": str(run.kept).lower()}
-        root.append(_suite(run.label, about, [_result(result, run) for result in run.results]))
-    root.append(_suite(PROOFS, {}, map(_proof, report.proofs)))
-    for lane in dict.fromkeys(scenario.lane for scenario in report.not_run):
-        cases = [_scenario(scenario) for scenario in report.not_run if scenario.lane == lane]
-        root.append(_suite(f"lane {lane}", {}, cases))
+        root.append(_suite(run.label, about.items(), [_result(result, run) for result in run.results]))
+    root.append(_suite(PROOFS, (), map(_proof, report.proofs)))
+    runs = {run.lane: run for run in lanes.runs} if lanes else {}
+    for lane in dict.fromkeys((*(scenario.lane for scenario in report.not_run), *runs)):
+        if lane in runs:
+            root.append(_lane(runs[lane]))
+        else:
+            cases = [_scenario(scenario) for scenario in report.not_run if scenario.lane == lane]
+            root.append(_suite(f"lane {lane}", (), cases))
     _count(root, root.iter("testcase"))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=False).join(
@@ -47,9 +64,30 @@ def junit_xml(report: GuardReport) -> str:
     )
 
 
-def _suite(name: str, about: dict[str, str], cases: Iterable[Xml.Element]) -> Xml.Element:
+def _lane(run: LaneRun) -> Xml.Element:
+    trees = dict.fromkeys(end.job.tree for end in run.jobs)
+    about = [("tree", tree) for tree in trees] + [("executor", run.executor), ("form", run.form.value)]
+    machines = dict.fromkeys(answer.hardware for answer in run.answers if answer.hardware)
+    about += [("hardware", f"{machine.node}: {kind(machine)}") for machine in machines]
+    about += [
+        ("job", f"{end.job.shard}: {end.state.value}" + (f": {end.detail}" if end.detail else "")) for end in run.jobs
+    ]
+    return _suite(f"lane {run.lane}", about, [_lane_result(result, run) for result in run.results])
+
+
+def _lane_result(result: GuardResult, run: LaneRun) -> Xml.Element:
+    case = _told_of(result)
+    if run.form is Form.REHEARSAL:
+        reason = f"rehearsed on a CPU: {result.outcome.value}" + (f": {result.reason}" if result.reason else "")
+        _add_end(case, "skipped", "rehearsed", reason)
+    elif tag := _TAGS.get(result.outcome):
+        _add_end(case, tag, result.outcome.value, result.reason)
+    return case
+
+
+def _suite(name: str, about: Iterable[tuple[str, str]], cases: Iterable[Xml.Element]) -> Xml.Element:
     suite = Xml.Element("testsuite", name=_safe(name))
-    _add_properties(suite, about.items())
+    _add_properties(suite, about)
     suite.extend(cases)
     _count(suite, suite.iter("testcase"))
     return suite
@@ -63,7 +101,8 @@ def _count(element: Xml.Element, cases: Iterator[Xml.Element]) -> None:
     element.set("time", f"{sum(float(case.get('time', '0')) for case in found):.3f}")
 
 
-def _result(result: GuardResult, run: TreeRun) -> Xml.Element:
+def _told_of(result: GuardResult) -> Xml.Element:
+    """The case of a result, with what else is known of it; how it ended is still to be said."""
     case = _case(result.test, result.duration_s)
     said = [("outcome", result.outcome.value), ("guards", result.slug)]
     said += [("control", "true")] if result.control else []
@@ -71,6 +110,11 @@ def _result(result: GuardResult, run: TreeRun) -> Xml.Element:
     said += [(f"sample {sample.metric}", repr(sample.value)) for sample in result.samples]
     said += [("attempt", _told(before.outcome, before.reason, before.duration_s)) for before in result.attempts]
     _add_properties(case, said)
+    return case
+
+
+def _result(result: GuardResult, run: TreeRun) -> Xml.Element:
+    case = _told_of(result)
     if run.composed or (result.slug == BED_SUITE and run.is_ground):
         tag = _TAGS.get(result.outcome, "")
         reason = result.reason

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from patchstack.errors import Incomplete
 from patchstack.git import Repository
-from patchstack.model import Bar, LedgerLine, NightReport, Sha, Status, Verdict
+from patchstack.model import Bar, LaneRuns, LedgerLine, NightReport, Sha, Status, Verdict
 from patchstack.release.ledger import History
 from patchstack.release.promote import NIGHTLY
 from patchstack.release.remote import RemoteState, read_remote
@@ -38,6 +38,8 @@ class LastRun:
     nothing_to_do: bool
     failure: str
     exit_code: int
+    lanes: LaneRuns | None = None
+    """What other lanes than `cpu` said in it."""
 
 
 @dataclass(frozen=True)
@@ -233,4 +235,4 @@ def _channel(name: str, history: History, verdicts: Sequence[Verdict]) -> Channe
 def _last_run(latest: NightReport | None) -> LastRun | None:
     if latest is None:
         return None
-    return LastRun(latest.night, latest.headline, latest.nothing_to_do, latest.failure, latest.exit_code)
+    return LastRun(latest.night, latest.headline, latest.nothing_to_do, latest.failure, latest.exit_code, latest.lanes)

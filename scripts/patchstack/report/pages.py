@@ -10,7 +10,17 @@ from patchstack.model import (
     Promotion,
     Verdicts,
 )
-from patchstack.report import blame_words, hotfix, image_words, loss_words, measure_words, operator, sections, words
+from patchstack.report import (
+    blame_words,
+    hotfix,
+    image_words,
+    lane_words,
+    loss_words,
+    measure_words,
+    operator,
+    sections,
+    words,
+)
 from patchstack.report.page import Line, Page, Prose, Quoted, Section, Table
 
 
@@ -26,6 +36,7 @@ def night_page(report: NightReport) -> Page:
     if composition and not report.nothing_to_do:
         parts += sections.tests(report.tests, report.quarantined_green)
         parts += measure_words.section(report.measures)
+        parts += lane_words.section(report.lanes)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
     parts += operator.bars_section(report.bars)
     parts += sections.range_diffs(report.previous, report.range_diffs)

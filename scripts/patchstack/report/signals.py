@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from patchstack.errors import EXIT_CODES
 from patchstack.model import Composition, LedgerLine, LeftOut, NightReport, Reason, Sha, Status, Topic
-from patchstack.report import advice, blame_words, measure_words, operator, steady_words, words
+from patchstack.report import advice, blame_words, lane_words, measure_words, operator, steady_words, words
 from patchstack.report.fit import cut, fitted
 from patchstack.report.markdown import inline
 from patchstack.report.marker import SignalMarker
@@ -212,6 +212,7 @@ def _red(report: NightReport, place: Place) -> Signal:
             *_findings(report, rows, place),
             Section(NOT_GREEN, items=guards, more=more_guards),
             _metrics(report, rows),
+            _lanes(report, rows),
             Section(WHAT_TO_DO, items=advice.what_to_do(report)),
         )
         return _page(lead, (*sections, place.run()))
@@ -241,6 +242,11 @@ def _findings(report: NightReport, rows: int, place: Place) -> Iterator[Section]
 def _metrics(report: NightReport, rows: int) -> Section:
     items, more = cut(measure_words.worse(report.measures), rows)
     return Section(measure_words.TITLE, items=items, more=more)
+
+
+def _lanes(report: NightReport, rows: int) -> Section:
+    items, more = cut(lane_words.red(report.lanes), rows)
+    return Section(lane_words.TITLE, items=items, more=more)
 
 
 # --- whom nobody else tells ---

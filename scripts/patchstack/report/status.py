@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from patchstack.model import Bar, LedgerLine, Sha, Status
-from patchstack.report import hotfix, image_words, operator, words
+from patchstack.model import Bar, LaneRuns, LedgerLine, Sha, Status
+from patchstack.report import hotfix, image_words, lane_words, operator, words
 from patchstack.report.page import Line, Page, Section
 
 
@@ -55,6 +55,8 @@ class LastRunView(Protocol):
     def nothing_to_do(self) -> bool: ...
     @property
     def failure(self) -> str: ...
+    @property
+    def lanes(self) -> LaneRuns | None: ...
 
 
 class SignView(Protocol):
@@ -136,6 +138,7 @@ def status_page(status: StatusView) -> Page:
     if status.last_run:
         run = status.last_run
         lead.append(words.last_run(run.night, run.status.value, run.nothing_to_do, run.failure))
+        parts += lane_words.standing(run.lanes)
     tags = [words.tag_missing(name) for name in status.tags_missing]
     tags += [words.tag_elsewhere(fault.name, fault.expected, fault.found) for fault in status.tags_elsewhere]
     tags += [image_words.tag_lags(tag.name, tag.wanted, tag.found) for tag in status.image_tags_lag]

@@ -47,6 +47,10 @@ _STYLES = {
     "quarantined": "bold yellow",
     "warn": "bold yellow",
     "expired": "red",
+    "missing": "bold yellow",
+    "lost": "bold yellow",
+    "late": "bold yellow",
+    "refused": "bold yellow",
 }
 
 

@@ -151,6 +151,10 @@ def composed(composition: Composition) -> Line:
     )
 
 
+def of_composition(commit: Sha) -> Line:
+    return ("What they said of commit ", short(commit), ".")
+
+
 def counted(topics: Iterable[Topic]) -> str:
     """``5 patches and 2 pull requests``."""
     kinds = [topic.kind.value for topic in topics]

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchstack import __version__
 from patchstack.deadline import Deadline
 from patchstack.errors import GateFailed, Incomplete
-from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, Past, Status, Verdicts
+from patchstack.model import Base, Composition, GuardReport, ImageResult, ImageTests, LaneRuns, Past, Status, Verdicts
 from patchstack.regress.bed import Bed
 from patchstack.regress.declared import CPU, Declared
 from patchstack.regress.gate import judge

@@ -12,13 +12,22 @@ from junitparser import TestSuite as Suite
 
 from patchstack.model import (
     Attempt,
+    Form,
     GuardOutcome,
     GuardReport,
     GuardResult,
+    Hardware,
+    JobEnd,
+    JobState,
+    LaneAnswer,
+    LaneJob,
+    LaneRun,
+    LaneRuns,
     Proof,
     Sample,
     Scenario,
     Sha,
+    Shard,
     Standing,
     TreeRun,
 )
@@ -62,8 +71,8 @@ REPORT = GuardReport(
 )
 
 
-def read(report: GuardReport) -> JUnitXml:
-    found = JUnitXml.fromstring(junit_xml(report).encode())
+def read(report: GuardReport, lanes: LaneRuns | None = None) -> JUnitXml:
+    found = JUnitXml.fromstring(junit_xml(report, lanes).encode())
     assert isinstance(found, JUnitXml)
     return found
 
@@ -112,6 +121,49 @@ def test_every_outcome_is_there_and_red_is_what_the_gate_calls_red_or_open() -> 
         **{name: ("Failure", name, f"why {name}") for name in ("broken", "unproven", "unguarded")},
     }
     assert ends(suites["lane rdma"]) == {"test_wire": ("Skipped", "skipped_by_rule", "it needs rdma")}
+
+
+def lane(form: Form) -> LaneRun:
+    """A lane whose one job of two answered, with every outcome there is."""
+    job = LaneJob("20261121T020000Z", "1-gpu", Shard(1, 2, ()), TREE, TREE, form, "", 1, 60.0)
+    hardware = Hardware("gpu-07", "16 x Any", 128, ("Any H200", "Any H200"), driver="570")
+    ends = (JobEnd(job, JobState.ANSWERED), JobEnd(replace(job, shard=Shard(2, 2, ())), JobState.LOST, "node gone"))
+    return LaneRun("1-gpu", "slurm", form, ends, (LaneAnswer(job, hardware, EVERY),), EVERY)
+
+
+def test_a_lane_that_ran_is_a_suite_of_its_own() -> None:
+    suites = {suite.name: suite for suite in read(REPORT, LaneRuns(TREE, (lane(Form.DEVICE),)))}
+    assert list(suites)[-2:] == ["lane 1-gpu", "lane rdma"]
+    assert ends(suites["lane 1-gpu"]) == {
+        "test_pass": None,
+        "test_fail": ("Failure", "fail", "it fail"),
+        "test_flaky": ("Failure", "flaky", "it flaky"),
+        "test_timeout": ("Error", "timeout", "it timeout"),
+        "test_crash": ("Error", "crash", "it crash"),
+        "test_missing": ("Error", "missing", "it missing"),
+        "test_quarantined": ("Skipped", "quarantined", "it quarantined"),
+        "test_skipped_by_rule": ("Skipped", "skipped_by_rule", "it skipped_by_rule"),
+    }
+    assert [(held.name, held.value) for held in suites["lane 1-gpu"].properties()] == [
+        ("tree", TREE),
+        ("executor", "slurm"),
+        ("form", "device"),
+        ("hardware", "gpu-07: 16 x Any; 128 GiB; 2 x Any H200; driver 570"),
+        ("job", "1/2: answered"),
+        ("job", "2/2: lost: node gone"),
+    ]
+
+
+def test_a_rehearsal_is_never_counted_as_run() -> None:
+    (suite,) = [suite for suite in read(REPORT, LaneRuns(TREE, (lane(Form.REHEARSAL),))) if suite.name == "lane 1-gpu"]
+    assert suite.tests == suite.skipped == len(EVERY)
+    assert {(kind, end) for kind, end, _ in filter(None, ends(suite).values())} == {("Skipped", "rehearsed")}
+    assert ends(suite)["test_fail"] == ("Skipped", "rehearsed", "rehearsed on a CPU: fail: it fail")
+
+
+def test_a_lane_whose_scenarios_nobody_named_is_there_all_the_same() -> None:
+    found = read(replace(REPORT, not_run=()), LaneRuns(TREE, (lane(Form.DEVICE),)))
+    assert [suite.name for suite in found if suite.name.startswith("lane")] == ["lane 1-gpu"]
 
 
 def test_what_is_counted_is_what_is_there() -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from patchstack.errors import RemoteError
-from patchstack.model import NightReport, Status, Verdict
+from patchstack.model import LaneRuns, NightReport, Sha, Status, Verdict
 from patchstack.release.status import ChannelStatus, LastRun, Sign, StatusReport, read_status
 from patchstack.release.tags import TagFault
 from patchstack.store import decode, encode
@@ -119,6 +119,14 @@ def test_a_red_run_after_it(bench: Bench) -> None:
     assert found.night == made.line
     assert found.channels[0] == ChannelStatus("nightly", "20261121T020000Z", made.line.tag, True, ("x: fail",))
     assert found.last_run == LastRun("20261122T020000Z", Status.FAIL, False, "the gate says FAIL", 1)
+
+
+def test_what_other_lanes_said_is_that_of_the_last_run(bench: Bench) -> None:
+    lanes = LaneRuns(Sha("a" * 40), ())
+
+    found = _status(bench, latest=replace(_report(Status.PASS), lanes=lanes))
+
+    assert found.last_run == LastRun("20261122T020000Z", Status.PASS, False, "", 0, lanes)
 
 
 def test_after_a_night_with_nothing_to_do_the_reasons_are_those_of_the_last_verdicts(bench: Bench) -> None:

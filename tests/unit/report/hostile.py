@@ -13,6 +13,9 @@ from patchstack.model import (
     Attempt,
     GuardOutcome,
     GuardReport,
+    Hardware,
+    JobState,
+    LaneRun,
     NightReport,
     Quarantined,
     RangeDiff,
@@ -20,7 +23,7 @@ from patchstack.model import (
     Verdict,
 )
 
-from . import fixed_blame, fixed_night
+from . import fixed_blame, fixed_lanes, fixed_night
 
 TEXTS = (
     "`", "``", "```", "a`b``c```d", "`@team`@team", "x` @team `y", "`a`` @team", "\\`@team\\`", "`unclosed @team",
@@ -115,6 +118,18 @@ def night(text: str) -> NightReport:
             ((text, text),),
         ),
         quarantined_green=((text, 3),),
+        lanes=replace(fixed_lanes.LANES, runs=tuple(_lane(run, text) for run in fixed_lanes.LANES.runs)),
+    )
+
+
+def _lane(run: LaneRun, text: str) -> LaneRun:
+    """A lane whose machines, jobs and tests say ``text`` wherever they can."""
+    hardware = Hardware(text, text, 1, (text,), text, text, text, text, text, (text,))
+    return replace(
+        run,
+        jobs=tuple(replace(end, state=JobState.LOST, detail=text, node=text) for end in run.jobs),
+        answers=tuple(replace(answer, hardware=hardware) for answer in run.answers),
+        results=tuple(replace(result, test=text, reason=text, outcome=GuardOutcome.FAIL) for result in run.results),
     )
 
 

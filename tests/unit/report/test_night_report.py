@@ -14,7 +14,7 @@ from patchstack.report.markdown import render_markdown
 from patchstack.report.terminal import make_console, render_terminal
 from patchstack.store import decode, encode
 
-from . import fixed_blame, fixed_night
+from . import fixed_blame, fixed_lanes, fixed_night
 
 GOLDEN = Path(__file__).with_name("golden")
 TOO_MUCH = "2 of what night 20261120T020000Z had are missing, and max_lost in deploy.yaml allows 1; nothing was moved:"
@@ -41,6 +41,7 @@ NIGHTS = {
     ),
     "shipped": fixed_blame.SHIPPED,
     "blamed": fixed_blame.RED,
+    "lanes": fixed_lanes.NIGHT,
     "first": replace(
         fixed_night.NIGHT,
         previous=None,
@@ -66,10 +67,11 @@ def test_terminal(name: str) -> None:
     assert _terminal(NIGHTS[name]) == (GOLDEN / f"{name}.txt").read_text()
 
 
-def test_the_same_report_read_back_from_its_json_renders_the_same() -> None:
-    again = decode(NightReport, encode(fixed_night.NIGHT), "report.json")
+@pytest.mark.parametrize("name", ["promoted", "lanes"])
+def test_the_same_report_read_back_from_its_json_renders_the_same(name: str) -> None:
+    again = decode(NightReport, encode(NIGHTS[name]), "report.json")
 
-    assert render_markdown(again) == render_markdown(fixed_night.NIGHT)
+    assert render_markdown(again) == render_markdown(NIGHTS[name])
 
 
 def test_a_report_goes_to_standard_output_where_no_console_is_given(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from patchstack.report.marker import SignalMarker, signal_of
 from patchstack.report.place import Place
 from patchstack.report.signals import gone, no_night, overdue, ran_again, signals
 
-from . import fixed_night
+from . import fixed_lanes, fixed_night
 
 PLACE = Place("acme/sglang", "https://github.com", "https://github.com/acme/sglang/actions/runs/7")
 CONFLICT = fixed_night.LEFT_OUT[0]
@@ -102,6 +102,24 @@ They do not merge, so the later one is left out of every night until one of them
 - Rebase it: `git rebase --onto stack/production 4444444`.
 """
     )
+
+
+def test_a_red_night_names_the_lanes_that_are_red_on_what_they_are_for() -> None:
+    """Neither what did not answer nor a rehearsal is: the verdicts say what is missing."""
+    (_, _, red) = signals(fixed_lanes.RED, PLACE)
+    _, found, rest = red.body.partition("### Other lanes\n\n")
+    lines, _, _ = rest.partition("\n\n###")
+
+    assert found
+    assert lines == (
+        "- Lane `1-gpu` is red on `1 x NVIDIA H200, 140 GiB`: 1 pass, 1 fail, 1 flaky.\n"
+        "- `tests/regression/gpu/test_pd_abort.py::test_those_who_stay_are_told_the_same` of `1-gpu`: **fail**: "
+        "AssertionError: 198 of 200"
+    )
+
+
+def test_a_night_without_other_lanes_does_not_speak_of_them() -> None:
+    assert not [signal for signal in signals(fixed_night.RED, PLACE) if "Other lanes" in signal.body]
 
 
 def test_a_conflict_does_not_change_with_the_night() -> None:

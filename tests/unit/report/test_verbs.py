@@ -16,6 +16,7 @@ from patchstack.report.terminal import (
     render_status,
 )
 
+from . import fixed_lanes
 from . import fixed_night as night
 
 
@@ -213,7 +214,7 @@ def test_status_of_a_night() -> None:
         ),
         tags_missing=("nightly-20261121-eeeeeee",),
         tags_elsewhere=(TagFault("nightly-20261120-9999999", night.sha("7"), night.sha("0")),),
-        last_run=LastRun("20261122T020000Z", night.Status.FAIL, False, "the gate says FAIL", 1),
+        last_run=LastRun("20261122T020000Z", night.Status.FAIL, False, "the gate says FAIL", 1, fixed_lanes.LANES),
     )
 
     assert _lines(render_status(status)) == [
@@ -233,6 +234,11 @@ def test_status_of_a_night() -> None:
         "  - nightly moved with this night",
         "  - stable stays at night 20261120T020000Z nightly-20261120-9999999: it needs image",
         "  - canary never moved: no reason is kept on this machine; the night's report has it",
+        "",
+        "Other lanes",
+        "  - 1-gpu: 1 pass, 1 fail, 1 flaky on 1 x NVIDIA H200, 140 GiB (slurm)",
+        "  - 2-gpu: 1 missing on unknown hardware (local)",
+        "  - 4-gpu: 1 pass, 1 fail, rehearsed on a CPU, never run on a GPU (local)",
         "",
         "Tags",
         "  - nightly-20261121-eeeeeee missing; the next night makes it",
