@@ -10,7 +10,6 @@ import json
 import signal
 import sys
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +24,7 @@ from patchstack.commands.explain import explain
 from patchstack.commands.image import image
 from patchstack.commands.image_check import image_check
 from patchstack.commands.init import init
+from patchstack.commands.job import job
 from patchstack.commands.ledger import ledger
 from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
@@ -33,6 +33,7 @@ from patchstack.commands.retire import retire
 from patchstack.commands.review import review
 from patchstack.commands.rollback import hold, release_hold, rollback
 from patchstack.commands.status import status
+from patchstack.commands.test import test
 from patchstack.console import (
     Options,
     ReaderLeft,
@@ -41,7 +42,6 @@ from patchstack.console import (
     leave_output,
     show_night,
     speak_plainly,
-    with_deadline,
     with_dry_run,
     with_jobs,
     with_json,
@@ -159,79 +159,7 @@ def merge(
     emit(store.encode(made) if as_json else render_composition(made, run.id))
 
 
-@main_group.command()
-@with_run
-@with_without
-@click.option(
-    "--suite",
-    "suites",
-    multiple=True,
-    metavar="NAME",
-    help="Only the guards of this patch, or of a group: `pd` is every `pd-...`. May be repeated.",
-)
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Only the I-th of N parts, by measured times; what the others run is missing. [default for N: deploy.yaml's]",
-)
-@click.option(
-    "--gather",
-    type=click.Path(path_type=Path, dir_okay=False),
-    multiple=True,
-    metavar="FILE",
-    help="Run nothing: judge what the shards of this run said, each FILE the --json of one. May be repeated.",
-)
-@with_rerun
-@with_jobs
-@with_deadline
-@with_json
-@with_dry_run
-@click.pass_obj
-def test(
-    options: Options,
-    run_id: str | None,
-    without: tuple[str, ...],
-    suites: tuple[str, ...],
-    shard: str | None,
-    gather: tuple[Path, ...],
-    rerun: str,
-    jobs: int | None,
-    deadline_min: int | None,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
-    """Run the guards on the composed tree and on what their patch stands on, and judge the channels."""
-    if gather and (run_id is None or shard is not None or suites or without or dry_run):
-        raise UsageError("--gather judges the shards of one whole run: name it by --run ID, and give nothing else")
-    from patchstack import store
-    from patchstack.deadline import Deadline
-    from patchstack.regress.shards import read_part
-    from patchstack.report.terminal import render_guards
-    from patchstack.verbs import test as stage
-    from patchstack.verbs.history import past_of
-    from patchstack.verbs.plan import composed
-    from patchstack.verbs.shards import gathered
-
-    work = workplace(options)
-    part = read_part(shard, work.config.tests.lanes["cpu"].shards) if shard is not None else None
-    deadline = Deadline.after(deadline_min) if deadline_min is not None else None
-    with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
-        composition = composed(work, run, without=without)
-        if dry_run:
-            chosen = stage.selected(work, run, composition, suites, part)
-            body = {"would_run": chosen.lines, "tests": [asdict(test) for test in chosen.tests]}
-            emit(json.dumps(body, indent=2) if as_json else "\n".join(chosen.lines))
-            return
-        if gather:
-            report = gathered(work, composition, gather, past_of(run))
-            stage.write_report(run, report)
-        else:
-            report = stage.run_guards(
-                work, run, composition, only=suites, rerun=rerun, jobs=jobs, deadline=deadline, shard=part
-            )
-        verdicts = stage.gate(work, run, composition, report)
-    emit(store.encode(report) if as_json else render_guards(report, verdicts))
-    stage.raise_for(verdicts, run.id)
+main_group.add_command(test)
 
 
 @main_group.command()
@@ -366,6 +294,7 @@ main_group.add_command(status)
 main_group.add_command(explain)
 main_group.add_command(ledger)
 main_group.add_command(bed)
+main_group.add_command(job)
 for verb in (image, image_check, registry, retire):
     main_group.add_command(verb)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from patchstack.ids import Sha
+from patchstack.measures import Measures
 from patchstack.results import GuardResult, Shard
 
 
@@ -73,7 +74,10 @@ class LaneJob:
     image: str
     """``repository@sha256:...`` that its tests run inside; empty in a rehearsal."""
     gpus: int
+    """Of the machine, for this job alone; none in a rehearsal."""
     limit_s: float
+    last_promoted: str = ""
+    """The image beside which measuring tests run; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class LaneAnswer:
     """None where no process got so far as to look."""
     results: tuple[GuardResult, ...]
     settings: tuple[Settings, ...] = ()
+    beside: tuple[GuardResult, ...] = ()
+    """Of the last promoted image, those tests that measure alone."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,8 @@ class LaneRun:
     answers: tuple[LaneAnswer, ...]
     results: tuple[GuardResult, ...]
     """Of every test that is declared for the lane: what no answer speaks of is missing."""
+    measures: tuple[Measures, ...] = ()
+    """How its numbers end, for each kind of hardware that measured any."""
 
 
 @dataclass(frozen=True)

@@ -206,9 +206,18 @@ class Beside:
             return self._child.wait(timeout_s)
         return None
 
+    def ask_to_end(self) -> None:
+        """As Ctrl-C does: it ends what it has begun, and then itself."""
+        if self._child.poll() is None:
+            self._child.terminate()
+
+    def end(self) -> None:
+        """At once, with its whole session."""
+        _kill_session(self._child)
+
 
 @contextlib.contextmanager
-def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Iterator[Beside]:
+def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> Iterator[Beside]:
     """Run ``argv`` until the end of the block, or of the thread that entered it; what it prints is written to ``log``.
 
     ``argv[0]`` is a path; ``env`` the whole environment, but for where this interpreter's libraries are. Raises
@@ -221,6 +230,7 @@ def beside(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Iterato
             with log.open("wb") as out:
                 return subprocess.Popen(
                     bound,
+                    cwd=cwd,
                     env={**_LIBRARIES, **env},
                     stdin=subprocess.DEVNULL,
                     stdout=out,

@@ -20,6 +20,7 @@ from patchstack.model import (
     ImageResult,
     ImageTests,
     Kind,
+    LaneRuns,
     Look,
     Measures,
     Quarantined,
@@ -31,6 +32,7 @@ from patchstack.model import (
     Verdicts,
 )
 from patchstack.regress.ground import BASE, Ground
+from patchstack.regress.lanes_gate import said_of_lanes, together
 from patchstack.regress.quarantine import EXCUSABLE, is_excused, overdue
 from patchstack.regress.suites import BED_SUITE
 from patchstack.regress.trend import said_to_gate
@@ -69,13 +71,15 @@ def judge(
     runtime: str = "",
     measures: Measures | None = None,
     lenience: Lenience | None = None,
+    lanes: LaneRuns | None = None,
 ) -> Verdicts:
     """One verdict on ``composition`` a channel; ``channels`` maps its name to the lanes and artefacts it needs.
 
     ``grounds`` has for each patch of the composition the tree on which its guards must have failed. ``image`` is what
     became of its image (None: nobody has tried), ``image_tests`` what was seen inside, and ``runtime`` the one that
     deploy.yaml says for the lane's image; empty where it says none. ``measures`` are tonight's numbers as they were
-    judged; None where no metric is declared. ``lenience``: none at all where it is None.
+    judged; None where no metric is declared. ``lenience``: none at all where it is None. ``lanes`` is what other lanes
+    than `cpu` said; None where none was asked.
     """
     lenience = lenience or Lenience(frozenset(channels))
     lane, numbers = _of_cpu_lane(report, lenience), said_to_gate(measures)
@@ -86,12 +90,19 @@ def judge(
     found = _of_image(composition, image, image_tests, runtime, not_run.get(IMAGE, ""))
     if not found.open_ends and not found.red:
         not_run.pop(IMAGE, None)  # it is there, also for a channel that does not need it
+    others = said_of_lanes(lanes, composition.commit, lenience.quarantine, lenience.max_flaky)
+    for other in others:
+        not_run.pop(other, None)
     verdicts = []
     for name, needs in channels.items():
-        holding = lane.flaky if name in lenience.holds else ()
-        said = _verdict(name, needs, not_run, red, [*open_ends, *holding], found)
-        warnings = (*(() if holding else lane.flaky), *lane.warnings, *numbers.warnings)
-        verdicts.append(replace(said, warnings=warnings) if CPU in needs else said)
+        mine, on_cpu = together([others[need] for need in needs if need in others]), CPU in needs
+        flaky = (*(lane.flaky if on_cpu else ()), *mine.flaky)
+        holding = flaky if name in lenience.holds else ()
+        its_red = [*(red if on_cpu else ()), *mine.red]
+        its_open_ends = [*(open_ends if on_cpu else ()), *mine.open_ends, *holding]
+        said = _verdict(name, needs, not_run, its_red, its_open_ends, found)
+        warnings = (*(() if holding else flaky), *((*lane.warnings, *numbers.warnings) if on_cpu else ()))
+        verdicts.append(replace(said, warnings=(*warnings, *mine.warnings)))
     return Verdicts(tuple(verdicts))
 
 
@@ -122,12 +133,16 @@ def _verdict(
     open_ends: Sequence[str],
     image: _Image,
 ) -> Verdict:
-    """``not_run`` has for every need of any channel the scenarios that did not run."""
-    reasons = [*red, *open_ends] if CPU in needs else []
-    absent = [f"it needs {need}, which did not run{not_run[need]}" for need in needs if need not in (CPU, IMAGE)]
+    """``not_run`` has for every need of any channel that did not run its scenarios."""
+    reasons = [*red, *open_ends]
+    absent = [
+        f"it needs {need}, which did not run{not_run[need]}"
+        for need in needs
+        if need not in (CPU, IMAGE) and need in not_run
+    ]
     if IMAGE in needs:
         absent = [*image.open_ends, *absent]
-    failed = bool(image.red) or (bool(red) and CPU in needs)
+    failed = bool(image.red or red)
     status = Status.FAIL if failed else Status.INCOMPLETE if reasons or absent else Status.PASS
     skipped = tuple(f"{need}: {name} does not need it{said}" for need, said in not_run.items() if need not in needs)
     return Verdict(name, status, (*image.red, *reasons, *absent), skipped)

@@ -148,21 +148,25 @@ def is_excused(result: GuardResult, quarantine: Sequence[Quarantined]) -> bool:
     return any(not entry.expired and is_meant(result.test, entry.test) for entry in quarantine)
 
 
+def excused(said: GuardResult, quarantine: Sequence[Quarantined]) -> GuardResult:
+    """``said``, which is to pass: in quarantine, with its real end in the reason, where an entry means it."""
+    if said.outcome not in EXCUSABLE or not is_excused(said, quarantine):
+        return said
+    end = f"{said.outcome.value}: {said.reason}" if said.reason else said.outcome.value
+    return replace(said, outcome=GuardOutcome.QUARANTINED, reason=end)
+
+
 def excuse(report: GuardReport, quarantine: tuple[Quarantined, ...], claims: Mapping[str, Claim]) -> GuardReport:
     """``report`` with what is in quarantine as that, its real end in the reason, and with what it proves then.
 
     Where guards are to fail nothing is excused; the bed's own controls are to pass everywhere.
     """
 
-    def excused(said: GuardResult) -> GuardResult:
-        if said.outcome not in EXCUSABLE or not is_excused(said, quarantine):
-            return said
-        end = f"{said.outcome.value}: {said.reason}" if said.reason else said.outcome.value
-        return replace(said, outcome=GuardOutcome.QUARANTINED, reason=end)
-
     def seen(run: TreeRun) -> TreeRun:
         must_pass = [run.composed or said.slug == BED_SUITE for said in run.results]
-        results = (excused(said) if must else said for said, must in zip(run.results, must_pass, strict=True))
+        results = (
+            excused(said, quarantine) if must else said for said, must in zip(run.results, must_pass, strict=True)
+        )
         return run if run.beside else replace(run, results=tuple(results))
 
     runs = tuple(map(seen, report.runs))

@@ -1,0 +1,328 @@
+"""`patchstack test --lane`, and a night's other lanes: their jobs given to an executor, their answers taken.
+
+A job's folder is ``lanes/LANE/N`` of the run. What a lane said is in the run's ``lanes.json``, beside what others said
+of the same composition.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from patchstack.config import TestLane
+from patchstack.deadline import Deadline
+from patchstack.errors import GateFailed, Incomplete, LaneUnavailable, MachineError, PatchstackError, UsageError
+from patchstack.git import without_secret
+from patchstack.model import (
+    Composition,
+    Form,
+    GuardOutcome,
+    ImageResult,
+    ImageTests,
+    JobEnd,
+    JobState,
+    Kind,
+    LaneAnswer,
+    LaneJob,
+    LaneRun,
+    LaneRuns,
+    LedgerLine,
+    NightReport,
+)
+from patchstack.patches.series import read_series
+from patchstack.regress.declared import CPU, Declared
+from patchstack.regress.executor import ANSWER, JOB, Begin, Executor, Place
+from patchstack.regress.gate import image_to_promote
+from patchstack.regress.lane_jobs import Asked, decide_jobs, due_on, joined, lane_run
+from patchstack.regress.local import Local, gpus_here
+from patchstack.regress.quarantine import excused
+from patchstack.store import Run, decode, encode, write_whole
+from patchstack.verbs.author import declared_in
+from patchstack.verbs.quarantine import quarantine_now
+from patchstack.verbs.trees import lay_tree, open_bed
+from patchstack.workplace import Workplace
+
+FOLDER = "lanes"
+MODELS = "PATCHSTACK_MODELS"
+LOCAL, SLURM, GITHUB = "local", "slurm", "github"
+NO_IMAGE = (
+    "the run has no image of this composition that was looked into: `patchstack image`, then `patchstack image-check`, "
+    "of this run; or --rehearse"
+)
+_ANSWER_BYTES = 32 << 20
+_RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT}
+
+_SEEN = (
+    *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "TMPDIR"),
+    *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE"),
+    *("KVCM_MANAGER_URL", "KVCM_DEBUG_URL", "KVCM_INSTANCE_GROUP", "PATCHSTACK_NOW", "PATCHSTACK_JOBS"),
+)
+"""What a job sees of our environment: no token, no password."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which lanes to run, and how."""
+
+    lanes: tuple[str, ...]
+    rehearse: bool = False
+    executor: str | None = None
+    """None: each lane's own."""
+    only: tuple[str, ...] = ()
+    """The patches whose tests are asked for; none: all. What is not asked for is missing."""
+    previous: LedgerLine | None = None
+    """What is deployed, beside whose image tests measure."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One lane, as it would run."""
+
+    lane: str
+    executor: str
+    form: Form
+    due: tuple[Declared, ...]
+    jobs: tuple[LaneJob, ...]
+    why_not: str = ""
+    """Why nothing of it can run."""
+
+
+def planned(work: Workplace, run: Run, composition: Composition, request: Request) -> tuple[Planned, ...]:
+    """The jobs of each lane of ``request``.
+
+    Raises `LaneUnavailable` for a lane that deploy.yaml does not have, `UsageError` for one that cannot be asked so.
+    """
+    declared = declared_in(work.root, work.config, read_series(work.patches_folder))
+    image = image_of_run(run, composition)
+    patches = [topic.name for topic in composition.included if topic.kind is Kind.PATCH]
+    unknown = [slug for slug in request.only if slug not in patches]
+    if unknown:
+        raise UsageError(f"no patch of this composition is called {', '.join(map(repr, unknown))}: it has {patches}")
+    return tuple(
+        _planned(work, run, composition, request, name, due_on(declared, name, patches), image)
+        for name in dict.fromkeys(request.lanes)
+    )
+
+
+def image_of_run(run: Run, composition: Composition) -> str:
+    """``repository@digest`` of the run's image of ``composition``; empty where it has none that is in order."""
+    result = run.read(ImageResult) if run.has(ImageResult) else None
+    tests = run.read(ImageTests) if run.has(ImageTests) else None
+    image = image_to_promote(composition, result, tests)
+    return f"{image.repository}@{image.digest}" if image else ""
+
+
+def _planned(
+    work: Workplace,
+    run: Run,
+    composition: Composition,
+    request: Request,
+    name: str,
+    due: tuple[Declared, ...],
+    image: str,
+) -> Planned:
+    lane = _lane(work, name)
+    executor = _executor_of(name, lane, request)
+    form = Form.REHEARSAL if request.rehearse else Form.DEVICE
+    last = request.previous.image if request.previous else None
+    asked = Asked(
+        run=run.id,
+        lane=name,
+        composition=composition.commit,
+        tree=composition.tree,
+        form=form,
+        gpus=lane.gpus,
+        limit_s=lane.limit_min * 60.0,
+        image=image if form is Form.DEVICE else "",
+        last_promoted=f"{last.repository}@{last.digest}" if last and form is Form.DEVICE else "",
+    )
+    chosen = [test for test in due if not request.only or not set(test.guards).isdisjoint(request.only)]
+    jobs = decide_jobs(asked, chosen, lane.shards)
+    why_not = NO_IMAGE if form is Form.DEVICE and not image else "" if jobs else "no test of it is asked for"
+    return Planned(name, executor, form, due, jobs, why_not if due else "no test is declared for it")
+
+
+def _lane(work: Workplace, name: str) -> TestLane:
+    lanes = work.config.tests.lanes
+    if name not in lanes:
+        raise LaneUnavailable(f"deploy.yaml has no test lane {name!r}; it has: {', '.join(lanes)}")
+    if name == CPU:
+        raise UsageError(f"lane {CPU} runs where the night runs: leave --lane out, and give no executor")
+    return lanes[name]
+
+
+def _executor_of(name: str, lane: TestLane, request: Request) -> str:
+    chosen = request.executor or lane.executor
+    if chosen in {LOCAL, SLURM}:
+        return str(chosen)
+    if request.rehearse:
+        return LOCAL
+    by_workflow = "GitHub's runners are given its jobs by the workflow"
+    why = by_workflow if chosen == GITHUB else "deploy.yaml says no `executor` of it"
+    raise UsageError(f"lane {name}: {why}: say --executor {LOCAL} or {SLURM}, or --rehearse")
+
+
+# --- running -------------------------------------------------------------------------------------------
+
+
+def run_lanes(
+    work: Workplace, run: Run, composition: Composition, request: Request, deadline: Deadline | None = None
+) -> LaneRuns:
+    """Run the lanes of ``request``, one after the other, and write what they and earlier ones said into ``run``.
+
+    A job without an answer makes its tests missing. `MachineError` where an executor cannot be asked at all.
+    """
+    return write_lanes(
+        work,
+        run,
+        composition,
+        [_run(work, run, composition, one, deadline) for one in planned(work, run, composition, request)],
+    )
+
+
+def write_lanes(work: Workplace, run: Run, composition: Composition, fresh: Sequence[LaneRun]) -> LaneRuns:
+    """Put ``fresh`` into the run's lanes.json, beside what other lanes said of ``composition``."""
+    before = run.read(LaneRuns) if run.has(LaneRuns) else None
+    found = joined(before, composition.commit, fresh, list(work.config.tests.lanes))
+    run.write(found)
+    return found
+
+
+def lanes_of(run: Run, composition: Composition) -> LaneRuns | None:
+    """What lanes said of ``composition``; None where none did."""
+    found = run.read(LaneRuns) if run.has(LaneRuns) else None
+    return found if found is not None and found.composition == composition.commit else None
+
+
+def _run(work: Workplace, run: Run, composition: Composition, plan: Planned, deadline: Deadline | None) -> LaneRun:
+    if plan.why_not:
+        ends = tuple(JobEnd(job, JobState.REFUSED, plan.why_not, begun=0) for job in plan.jobs)
+        return settled(work, plan, composition, ends, ())
+    if plan.form is Form.REHEARSAL:  # once, and not by each job
+        lay_tree(work, composition.tree, open_bed(work, composition.base))
+    folder = run.folder / FOLDER / plan.lane
+    shutil.rmtree(folder, ignore_errors=True)
+    places = tuple(_placed(folder / str(job.shard.number), job) for job in plan.jobs)
+    executor = executor_named(work, plan.executor, rehearse=plan.form is Form.REHEARSAL)
+    ends = executor.run(
+        places,
+        beginning(work),
+        retries=work.config.tests.retries,
+        deadline=deadline,
+        progress=work.progress,
+    )
+    answers: dict[LaneJob, LaneAnswer] = {}
+    told = []
+    for place, end in zip(places, ends, strict=True):
+        answer, why = _answer(place) if end.state is JobState.ANSWERED else (None, "")
+        told.append(replace(end, state=JobState.LOST, detail=why) if why else end)
+        if answer is not None:
+            answers[place.job] = answer
+    return settled(work, plan, composition, tuple(told), tuple(answers.values()))
+
+
+def settled(
+    work: Workplace,
+    plan: Planned,
+    composition: Composition,
+    ends: tuple[JobEnd, ...],
+    answers: tuple[LaneAnswer, ...],
+) -> LaneRun:
+    """What the lane said, with what is in quarantine as that."""
+    found = lane_run(plan.lane, plan.executor, plan.form, composition.tree, ends, answers, plan.due)
+    quarantine = quarantine_now(work)
+    return replace(found, results=tuple(excused(said, quarantine) for said in found.results))
+
+
+def _placed(folder: Path, job: LaneJob) -> Place:
+    write_whole(folder / JOB, encode(job))
+    return Place(job, folder)
+
+
+def _answer(place: Place) -> tuple[LaneAnswer | None, str]:
+    """What a machine has left in the folder, or why that is no answer."""
+    file = place.folder / ANSWER
+    try:
+        if file.stat().st_size > _ANSWER_BYTES:
+            return None, f"its answer has more than {_ANSWER_BYTES} bytes"
+        answer = decode(LaneAnswer, file.read_text(), ANSWER)
+    except (OSError, UnicodeDecodeError, PatchstackError) as error:
+        return None, f"its answer cannot be read: {error}"
+    return (answer, "") if answer.job == place.job else (None, "its answer is that of another job")
+
+
+def executor_named(work: Workplace, name: str, *, rehearse: bool = False) -> Executor:
+    """The machines of that kind."""
+    if name == SLURM:
+        raise MachineError(f"this version gives no jobs to Slurm: say --executor {LOCAL}")
+    return Local(() if rehearse else gpus_here(os.environ))
+
+
+def beginning(work: Workplace) -> Begin:
+    """How `patchstack job FOLDER` begins where this repository, state folder and cache are at these paths."""
+    argv = [sys.executable, "-P", "-c", "from patchstack.cli import main; main()"]
+    argv += ["--config", str(work.config_path.absolute()), "--state", str(work.state.root), "--lane", work.lane_name]
+    argv += ["--local"] if work.local else []
+    argv += [] if work.embedded else ["--remote", without_secret(work.remote)]
+    argv += ["--offline"] if work.offline else []
+    return Begin(lambda folder: [*argv, "job", str(folder)], work.root, job_environment(work, os.environ))
+
+
+def job_environment(work: Workplace, ours: Mapping[str, str]) -> dict[str, str]:
+    """All that a job sees of the environment ``ours``, and where things are."""
+    seen = {name: ours[name] for name in _SEEN if name in ours}
+    models = work.config.tests.models or ours.get(MODELS, "")
+    return {**seen, "PATCHSTACK_CACHE": str(work.cache), **({MODELS: models} if models else {})}
+
+
+# --- a night -------------------------------------------------------------------------------------------
+
+
+def lanes_of_a_night(work: Workplace) -> tuple[str, ...]:
+    """Those that the night gives to machines itself."""
+    return tuple(name for name, lane in work.config.tests.lanes.items() if lane.executor in {LOCAL, SLURM})
+
+
+def run_lanes_of_a_night(
+    work: Workplace, run: Run, composition: Composition, previous: LedgerLine | None, deadline: Deadline
+) -> tuple[str, ...]:
+    """Run them; what keeps one from it makes its tests missing, and is returned in words."""
+    notes = []
+    for name in lanes_of_a_night(work):
+        (plan,) = planned(work, run, composition, Request((name,), previous=previous))
+        try:
+            found = _run(work, run, composition, plan, deadline)
+        except (MachineError, UsageError, LaneUnavailable) as error:
+            notes.append(f"lane {name} was not run: {error}")
+            ends = tuple(JobEnd(job, JobState.REFUSED, str(error), begun=0) for job in plan.jobs)
+            found = settled(work, plan, composition, ends, ())
+        write_lanes(work, run, composition, [found])
+    return tuple(notes)
+
+
+def previous_of(run: Run) -> LedgerLine | None:
+    """What was deployed when the run's night began; None for a run of single verbs."""
+    return run.read(NightReport).previous if run.has(NightReport) else None
+
+
+def raise_for_lanes(lanes: LaneRuns, asked: Collection[str], run_id: str) -> None:
+    """`GateFailed` where one of ``asked`` is red, `LaneUnavailable` where no machine takes it, else `Incomplete`."""
+    mine = [run for run in lanes.runs if run.lane in asked]
+    ends = [end for run in mine for end in run.jobs]
+    if ends and all(end.state is JobState.REFUSED for end in ends):
+        raise LaneUnavailable("\n".join(f"lane {end.job.lane}: {end.detail}" for end in ends))
+    said = [(run.lane, result) for run in mine for result in run.results]
+    red = [f"  {lane}: {one.test}: {one.outcome.value}: {one.reason}" for lane, one in said if one.outcome in _RED]
+    if red:
+        raise GateFailed("\n".join([f"lanes of run {run_id} are red:", *red]))
+    fine = {GuardOutcome.PASS, GuardOutcome.QUARANTINED, GuardOutcome.FLAKY}
+    open_ends = [
+        f"  {lane}: {one.test}: {one.outcome.value}: {one.reason}" for lane, one in said if one.outcome not in fine
+    ]
+    open_ends += [f"  {run.lane}: no test is declared for it" for run in mine if not run.results]
+    if open_ends:
+        raise Incomplete("\n".join([f"lanes of run {run_id} are incomplete:", *open_ends]))
