@@ -68,6 +68,21 @@ class Deployed:
 
 
 @dataclass(frozen=True)
+class LaneRecord:
+    """What history keeps of one lane on one kind of hardware; of a rehearsal nothing."""
+
+    lane: str
+    hardware: str
+    """Its kind, as `regress/hardware.py` says it: only where it is equal are numbers compared. Empty: none answered."""
+    green: bool
+    """All that is declared for the lane passed, or is in quarantine: only then its numbers make a band."""
+    samples: tuple[tuple[str, float], ...] = ()
+    """Metric, and that night's value."""
+    outcomes: tuple[tuple[str, str], ...] = ()
+    """Test and outcome of each that was not a plain pass."""
+
+
+@dataclass(frozen=True)
 class NightRecord:
     """What history keeps of one night, promoted or not: a file on the branch ``history/LANE``."""
 
@@ -85,6 +100,8 @@ class NightRecord:
     """Tests in quarantine that passed: so many nights in a row are their way back."""
     blamed: tuple[tuple[str, str], ...] = ()
     """Name and certainty of whom `Blame` has found."""
+    lanes: tuple[LaneRecord, ...] = ()
+    """What other lanes said; empty in older records."""
 
 
 @dataclass(frozen=True)

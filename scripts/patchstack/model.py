@@ -23,6 +23,7 @@ from patchstack.lanes import LaneRuns as LaneRuns
 from patchstack.lanes import Settings as Settings
 from patchstack.losses import Losses
 from patchstack.measures import Deployed as Deployed
+from patchstack.measures import LaneRecord as LaneRecord
 from patchstack.measures import Measure as Measure
 from patchstack.measures import Measures as Measures
 from patchstack.measures import NightRecord as NightRecord

@@ -131,13 +131,20 @@ def record_problem(record: NightRecord, lane: str, now: datetime) -> str:
         return f"it is of lane {record.lane[:40]!r}"
     words = [record.night, *(name for name, _ in record.samples), *(name for pair in record.blamed for name in pair)]
     words += [test for test, _ in record.outcomes] + list(record.quarantined_green)
-    lists = (record.samples, record.outcomes, record.quarantined_green, record.blamed)
-    if not all(map(is_name, words)) or not is_one_line(record.node) or max(map(len, lists)) > MOST_ENTRIES:
+    words += [
+        name for lane in record.lanes for name in (lane.lane, *(each for each, _ in (*lane.samples, *lane.outcomes)))
+    ]
+    lines = [record.node, *(lane.hardware for lane in record.lanes)]
+    lists: list[Sequence[object]] = [record.samples, record.outcomes, record.quarantined_green, record.blamed]
+    lists += [record.lanes, *(lane.samples for lane in record.lanes), *(lane.outcomes for lane in record.lanes)]
+    if not all(map(is_name, words)) or not all(map(is_one_line, lines)) or max(map(len, lists)) > MOST_ENTRIES:
         return "it has names that nobody gives"
-    if not _SHA.fullmatch(record.tree) or not all(math.isfinite(value) for _, value in record.samples):
+    samples = [*record.samples, *(sample for lane in record.lanes for sample in lane.samples)]
+    if not _SHA.fullmatch(record.tree) or not all(math.isfinite(value) for _, value in samples):
         return "it has an id that is none, or a number that is not finite"
-    outcomes = {outcome.value for outcome in GuardOutcome}
-    return "" if all(said in outcomes for _, said in record.outcomes) else "it has outcomes that no guard has"
+    known = {outcome.value for outcome in GuardOutcome}
+    said = [*record.outcomes, *(outcome for lane in record.lanes for outcome in lane.outcomes)]
+    return "" if all(outcome in known for _, outcome in said) else "it has outcomes that no guard has"
 
 
 def list_nights(store: Repository, tip: Sha) -> tuple[Placed, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from patchstack.model import Form, GuardOutcome, GuardResult, Hardware, JobEnd, JobState, LaneRun, LaneRuns
-from patchstack.report import words
+from patchstack.report import measure_words, words
 from patchstack.report.page import Badge, Line, Prose, Quoted, Section, Table
 
 TITLE = "Other lanes"
@@ -22,13 +22,23 @@ _NO_GPU = "no GPU"
 
 
 def section(lanes: LaneRuns | None) -> tuple[Section, ...]:
-    """Every lane in a row; below it the machines, the jobs that gave no answer at once, and each test but the green."""
+    """Every lane in a row; below it the machines, the jobs that gave no answer at once, and each test but the green.
+
+    Then what each lane measured, a section for each kind of hardware.
+    """
     if lanes is None or not lanes.runs:
         return ()
     intro = (words.of_composition(lanes.composition), *(rehearsed(run) for run in lanes.runs if _is_rehearsal(run)))
     told = [*_machines(lanes.runs), *_jobs(lanes.runs), *_not_green(lanes.runs)]
     more = words.more(max(len(told), len(lanes.runs)) - ROWS)
-    return (Section(TITLE, intro, Table(COLUMNS, tuple(map(_row, lanes.runs[:ROWS]))), tuple(told[:ROWS]), more),)
+    whole = Section(TITLE, intro, Table(COLUMNS, tuple(map(_row, lanes.runs[:ROWS]))), tuple(told[:ROWS]), more)
+    numbers = [
+        part
+        for run in lanes.runs
+        for measures in run.measures
+        for part in measure_words.section(measures, f"{measure_words.TITLE} of {run.lane}")
+    ]
+    return (whole, *numbers)
 
 
 def standing(lanes: LaneRuns | None) -> tuple[Section, ...]:
@@ -38,13 +48,14 @@ def standing(lanes: LaneRuns | None) -> tuple[Section, ...]:
 
 
 def red(lanes: LaneRuns | None) -> tuple[Line, ...]:
-    """Each lane that is red on what it is for, with its tests; a rehearsal keeps nothing from moving."""
+    """Each lane that is red on what it is for, with its tests and numbers; a rehearsal keeps nothing from moving."""
     lines: list[Line] = []
     for run in lanes.runs if lanes else ():
-        results = [result for result in run.results if result.outcome in _RED]
-        if results and not _is_rehearsal(run):
+        why = [_result(run, result) for result in run.results if result.outcome in _RED]
+        why += [line for measures in run.measures for line in measure_words.worse(measures)]
+        if why and not _is_rehearsal(run):
             lines.append(("Lane ", Quoted(run.lane), " is red on ", *_hardware(run), ": ", tally(run.results), "."))
-            lines += [_result(run, result) for result in results]
+            lines += why
     return tuple(lines)
 
 

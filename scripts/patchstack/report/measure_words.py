@@ -13,7 +13,7 @@ ROWS = 40
 _WORST_FIRST = (Trend.FAIL, Trend.WARN, Trend.INSUFFICIENT, Trend.PASS)
 
 
-def section(measures: Measures | None) -> tuple[Section, ...]:
+def section(measures: Measures | None, title: str = TITLE) -> tuple[Section, ...]:
     """Every metric, the worst first, and below the table the sentence of each that is no plain pass."""
     if measures is None or not (measures.measures or measures.missing):
         return ()
@@ -23,7 +23,7 @@ def section(measures: Measures | None) -> tuple[Section, ...]:
     told = [not_passed(item) for item in shown if item.trend is not Trend.PASS]
     told += [(Quoted(metric), ": ", Badge("missing"), ". ", *sentence(why)) for metric, why in measures.missing[:ROWS]]
     more = words.more(max(len(every), len(measures.missing)) - ROWS)
-    return (Section(TITLE, (_intro(measures),), Table(COLUMNS, rows) if rows else None, tuple(told), more),)
+    return (Section(title, (_intro(measures),), Table(COLUMNS, rows) if rows else None, tuple(told), more),)
 
 
 def _intro(measures: Measures) -> Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from patchstack.errors import ConfigError, RemoteError
@@ -14,13 +15,16 @@ from patchstack.model import (
     GuardOutcome,
     GuardReport,
     GuardResult,
+    LaneRecord,
+    LaneRuns,
     NightRecord,
     Past,
     Sha,
 )
+from patchstack.regress.lane_trend import lane_records
 from patchstack.regress.suites import BED_SUITE
 from patchstack.release.history import MOST_ENTRIES, green_in_a_row, history_branch, keep_night, read_history
-from patchstack.release.ledger import LONGEST_NAME
+from patchstack.release.ledger import LONGEST_NAME, LONGEST_WORDS
 from patchstack.release.remote import RemoteState
 from patchstack.store import Run, now_utc
 from patchstack.verbs.measure import judged_measures
@@ -62,6 +66,7 @@ def remember_night(
         samples = _samples(work, run, composition, tests)
     except ConfigError as error:  # edited since the guards ran
         return (f"this night is not kept in {history_branch(work.lane_name)}: {error}",)
+    lanes = run.read(LaneRuns) if run.has(LaneRuns) else None
     record = record_of(
         night=run.id,
         at=now_utc(),
@@ -70,6 +75,7 @@ def remember_night(
         samples=samples,
         promoted=promoted,
         blame=blame,
+        lanes=lanes if lanes and lanes.composition == composition.commit else None,
     )
     note = keep_night(work.store(), work.remote, record, now_utc())
     return (note,) if note else ()
@@ -84,6 +90,7 @@ def record_of(
     samples: tuple[tuple[str, float], ...],
     promoted: bool,
     blame: Blame | None,
+    lanes: LaneRuns | None = None,
 ) -> NightRecord:
     """What later nights are told of this one; names that no reader would take are made fit."""
     composed = [result for run in tests.runs if run.composed for result in run.results]
@@ -102,6 +109,16 @@ def record_of(
         blamed=tuple(
             (_fit(suspect.name), finding.certainty.value) for finding in findings for suspect in finding.suspects
         )[:MOST_ENTRIES],
+        lanes=tuple(map(_fit_lane, lane_records(lanes)))[:MOST_ENTRIES],
+    )
+
+
+def _fit_lane(record: LaneRecord) -> LaneRecord:
+    return replace(
+        record,
+        hardware=_fit_line(record.hardware),
+        samples=record.samples[:MOST_ENTRIES],
+        outcomes=tuple((_fit(test), outcome) for test, outcome in record.outcomes)[:MOST_ENTRIES],
     )
 
 
@@ -134,6 +151,11 @@ def _samples(work: Workplace, run: Run, composition: Composition, tests: GuardRe
 
 def _fit(name: str) -> str:
     return "".join(_printable(readable(name)))[:LONGEST_NAME] or "?"
+
+
+def _fit_line(text: str) -> str:
+    """As a reader of history takes a line; what had to be changed is like no machine's own."""
+    return "".join(_printable(readable(text)))[:LONGEST_WORDS]
 
 
 def _printable(text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tests.unit.release.release_bench import Bench
 
 from patchstack.errors import RemoteError, UsageError
 from patchstack.git import EMPTY_TREE, Repository
-from patchstack.model import NightRecord, Sha
+from patchstack.model import LaneRecord, NightRecord, Sha
 from patchstack.release import history
 from patchstack.release.history import (
     MOST_BYTES,
@@ -34,6 +34,7 @@ LANE = "production"
 FIRST = datetime(2026, 11, 1, 2, tzinfo=UTC)
 NOW = FIRST + timedelta(days=1000)
 REF = history_ref(LANE)
+LANE_RECORD = LaneRecord("1-gpu", "16 x Any; 1 x H200", True, (("speed", 100.0),), (("test_gpu.py::test_x", "flaky"),))
 
 
 def record(day: int = 0, *, promoted: bool = True) -> NightRecord:
@@ -49,7 +50,13 @@ def record(day: int = 0, *, promoted: bool = True) -> NightRecord:
         outcomes=(("tests/regression/x/test_x.py::test_x[a]", "flaky"),),
         quarantined_green=("tests/regression/x/test_x.py::test_q",),
         blamed=(("#41", "CONFIRMED"),),
+        lanes=(LANE_RECORD,),
     )
+
+
+def lane(one: NightRecord, **change: object) -> NightRecord:
+    """``one`` with another record of its lane."""
+    return replace(one, lanes=(replace(LANE_RECORD, **change),))  # type: ignore[arg-type]
 
 
 def keep(bench: Bench, day: int = 0) -> str:
@@ -192,6 +199,13 @@ WRONG: list[tuple[str, Callable[[NightRecord], NightRecord], str]] = [
     ("a test's escape", lambda one: replace(one, outcomes=(("\x1b", "flaky"),)), "names that nobody gives"),
     ("a green one's", lambda one: replace(one, quarantined_green=("\x1b",)), "names that nobody gives"),
     ("too many", lambda one: replace(one, samples=(("cost", 1.0),) * 301), "names that nobody gives"),
+    ("a lane's escape", lambda one: lane(one, lane="\x1b"), "names that nobody gives"),
+    ("hardware of two lines", lambda one: lane(one, hardware="a\nb"), "names that nobody gives"),
+    ("a lane's metric", lambda one: lane(one, samples=(("", 1.0),)), "names that nobody gives"),
+    ("a lane's many", lambda one: lane(one, samples=(("cost", 1.0),) * 301), "names that nobody gives"),
+    ("many lanes", lambda one: replace(one, lanes=(LANE_RECORD,) * 301), "names that nobody gives"),
+    ("a lane's endless", lambda one: lane(one, samples=(("cost", float("inf")),)), "not finite"),
+    ("a lane's outcome", lambda one: lane(one, outcomes=(("a", "splendid"),)), "outcomes that no guard has"),
     ("an outcome", lambda one: replace(one, outcomes=(("a", "splendid"),)), "outcomes that no guard has"),
 ]
 
@@ -200,6 +214,13 @@ WRONG: list[tuple[str, Callable[[NightRecord], NightRecord], str]] = [
 def test_what_no_night_would_say_is_none(change: Callable[[NightRecord], NightRecord], said: str) -> None:
     assert record_problem(record(), LANE, NOW) == ""
     assert said in record_problem(change(record()), LANE, NOW)
+
+
+def test_records_of_before_there_were_lanes_are_read() -> None:
+    older = json.loads(encode(record()))
+    del older["lanes"]
+    found = read_record(f"{record().night}.json", json.dumps(older).encode(), LANE, NOW)
+    assert found == replace(record(), lanes=())
 
 
 def test_a_clock_that_is_a_little_ahead_is_no_reason() -> None:

@@ -16,7 +16,10 @@ from patchstack.model import (
     LaneJob,
     LaneRun,
     LaneRuns,
+    Measure,
+    Measures,
     Shard,
+    Trend,
 )
 
 from . import fixed_night
@@ -55,6 +58,18 @@ AGAIN = replace(
     attempts=(Attempt(GuardOutcome.CRASH, "OSError: x", 2.0), Attempt(GuardOutcome.PASS, "", 1.0)),
 )
 LOST = said(f"{FILES[1]}::test_two_stages", GuardOutcome.MISSING, "job 2/2 gave no answer")
+SLOWER = Measure(
+    metric="answers-a-second",
+    unit="answers/s",
+    test=f"{FILES[1]}::test_one_stage",
+    value=70.5,
+    peer=None,
+    n=5,
+    baseline=100.25,
+    sigma=1.5,
+    trend=Trend.FAIL,
+    detail="29.7% worse than the median of 5 nights (100.2)",
+)
 
 ONE = LaneRun(
     lane="1-gpu",
@@ -69,6 +84,7 @@ ONE = LaneRun(
         LaneAnswer(job("1-gpu", 2, 2), H200, (STAGES, AGAIN)),
     ),
     results=(STAGES, ABORTS, AGAIN),
+    measures=(Measures("16 x AMD EPYC 9554; 128 GiB; 1 x NVIDIA H200, 140 GiB", None, (SLOWER,)),),
 )
 TWO = LaneRun(
     lane="2-gpu",

@@ -130,6 +130,7 @@ def _lane(run: LaneRun, text: str) -> LaneRun:
         jobs=tuple(replace(end, state=JobState.LOST, detail=text, node=text) for end in run.jobs),
         answers=tuple(replace(answer, hardware=hardware) for answer in run.answers),
         results=tuple(replace(result, test=text, reason=text, outcome=GuardOutcome.FAIL) for result in run.results),
+        measures=tuple(replace(measures, node=text) for measures in run.measures),
     )
 
 

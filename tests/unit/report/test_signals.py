@@ -114,7 +114,9 @@ def test_a_red_night_names_the_lanes_that_are_red_on_what_they_are_for() -> None
     assert lines == (
         "- Lane `1-gpu` is red on `1 x NVIDIA H200, 140 GiB`: 1 pass, 1 fail, 1 flaky.\n"
         "- `tests/regression/gpu/test_pd_abort.py::test_those_who_stay_are_told_the_same` of `1-gpu`: **fail**: "
-        "AssertionError: 198 of 200"
+        "AssertionError: 198 of 200\n"
+        "- `answers-a-second`: **fail**, of `tests/regression/gpu/test_hicache_pp.py::test_one_stage`. "
+        "29.7% worse than the median of 5 nights (100.2)."
     )
 
 

@@ -18,17 +18,25 @@ from patchstack.model import (
     Composition,
     Deployed,
     Fingerprint,
+    Form,
     GuardOutcome,
     GuardReport,
     GuardResult,
+    Hardware,
+    LaneAnswer,
+    LaneJob,
+    LaneRecord,
+    LaneRun,
+    LaneRuns,
     NightRecord,
     Past,
     Quarantined,
     Sample,
     Sha,
+    Shard,
     TreeRun,
 )
-from patchstack.release.history import history_ref, records_in
+from patchstack.release.history import history_ref, record_problem, records_in
 from patchstack.verbs import history, measure
 from patchstack.verbs.history import past_of, quarantined_green, record_of
 from patchstack.verbs.measure import join, peer_of
@@ -118,6 +126,26 @@ def test_a_record_has_what_was_not_green_and_who_was_found() -> None:
         (),
         (("#41", "CONFIRMED"),),
     )
+
+
+def test_a_record_has_what_other_lanes_said_in_names_that_a_reader_takes() -> None:
+    job = LaneJob("20261121T020000Z", "1-gpu", Shard(1, 1, ("b",)), MADE.commit, MADE.tree, Form.DEVICE, "i@d", 1, 60.0)
+    hardware = Hardware("gpu-07", "16 x Any\x1b", 128, ("H200",))
+    answer = LaneAnswer(job, hardware, (said(FLAKY, test="b::\x1b"),))
+    run = LaneRun("1-gpu", "local", Form.DEVICE, (), (answer,), answer.results)
+    record = record_of(
+        night="20261121T020000Z",
+        at=datetime(2026, 11, 21, 2, tzinfo=UTC),
+        composition=MADE,
+        tests=report(),
+        samples=(),
+        promoted=True,
+        blame=None,
+        lanes=LaneRuns(MADE.commit, (run,)),
+    )
+    told = (("b::?", "flaky"),)
+    assert record.lanes == (LaneRecord("1-gpu", "16 x Any?; 128 GiB; 1 x H200", False, (), told),)
+    assert record_problem(record, "production", datetime(2026, 11, 22, tzinfo=UTC)) == ""
 
 
 def test_nights_in_a_row_in_which_a_quarantined_guard_was_green() -> None:
