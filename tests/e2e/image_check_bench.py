@@ -23,7 +23,7 @@ from patchstack.contents import Package
 from patchstack.image.check import Asked, Times, check
 from patchstack.image.contents import CONTENTS, FOLDER, contents_of, encode_contents, labels_of
 from patchstack.image.debian import make_debian
-from patchstack.image.engine import FOLDER as CONTAINERS
+from patchstack.image.storage import FOLDER as CONTAINERS
 from patchstack.image.engine import Engine, OpenEngine, _run_folder, engine_at_hand
 from patchstack.image.inventory import PATH as INVENTORY
 from patchstack.image.inventory import Inventory

@@ -28,19 +28,17 @@ from patchstack.credential import inherited
 from patchstack.errors import MachineError, PatchstackError
 from patchstack.image.login import Login, authfile
 from patchstack.image.names import Place
+from patchstack.image.room import NARROW, Room
+from patchstack.image.storage import containers_folder, require_own_disk
 from patchstack.store import write_whole
 
 NEEDED = "podman with runc (apt-get install podman runc), or a docker engine that answers"
 """What to install where there is no engine."""
 
-FOLDER = "containers"
-"""In the cache: what podman keeps of the images that it pulled."""
-
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _LABEL = "patchstack.check"
 _KEPT = "localhost/patchstack-kept"
 _NOBODY = "65534:65534"
-_MOST_OUTPUT_BYTES = 1 << 20
 _ADMIN_S, _PULL_S, _EXPORT_S = 120.0, 3600.0, 1800.0
 _GRACE_S = 60.0
 """What an engine may take beside the time of what it runs: to make a container, and to remove it."""
@@ -55,6 +53,8 @@ class Limits:
     processes: int = 2048
     scratch_mib: int = 2048
     """Of /tmp, which is in memory."""
+    output_bytes: int = 1 << 20
+    """It is ended when it prints more than this."""
 
     @property
     def of_memory_and_processes(self) -> tuple[str, ...]:
@@ -97,9 +97,14 @@ class Engine:
     def opened(
         self, cache: Path, progress: Callable[[str], None] = lambda _: None
     ) -> AbstractContextManager[OpenEngine]:
-        """Ready for use in ``cache``, by one process at a time; what a killed one left behind is gone."""
+        """Ready for use in ``cache``; what a killed process left behind is gone, unless others are at work there.
+
+        `MachineError` where no engine can keep images in that folder.
+        """
+        folder = containers_folder(cache)
+        folder.mkdir(parents=True, exist_ok=True)
         made = _podman if self.name == "podman" else _docker
-        return made(self, cache / FOLDER, progress)
+        return made(self, folder, progress)
 
 
 def engine_at_hand() -> Engine | None:
@@ -187,10 +192,19 @@ class OpenEngine:
         """All files of a container as a tar stream, as a program in it would see them."""
         return self._reading(["export", container], _EXPORT_S)
 
-    def run(self, image: str, argv: Sequence[str], *, stdin: str = "", limits: Limits) -> Ran:
+    def run(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        limits: Limits,
+        room: Room = NARROW,
+        under: process.Stop | None = None,
+    ) -> Ran:
         """Run ``argv`` in a container of ``image``, as nobody, to its end or for ``limits.timeout_s`` seconds.
 
-        Raises `ProcessFailed` when the engine itself could not: nothing ran then.
+        Raises `ProcessFailed` when the engine itself could not: nothing ran then; `Stopped` when ``under`` was pulled.
         """
         name = self._container_name()
         program, *arguments = argv
@@ -200,7 +214,7 @@ class OpenEngine:
             "--interactive",
             *("--name", name),
             *self._labels(),
-            "--network=none",
+            *room.options(),
             "--read-only",
             "--cap-drop=all",
             "--security-opt=no-new-privileges",
@@ -208,7 +222,6 @@ class OpenEngine:
             *(limits.of_memory_and_processes if self.engine.name == "docker" or _may_limit() else ()),
             # Kernels are compiled into it and loaded from there.
             f"--tmpfs=/tmp:rw,exec,nosuid,nodev,size={limits.scratch_mib}m,mode=1777",
-            "--shm-size=1g",
             "--workdir=/tmp",
             "--env=HOME=/tmp",
             "--log-driver=none",
@@ -225,7 +238,8 @@ class OpenEngine:
                 stdin=stdin,
                 timeout_s=limits.timeout_s + (_GRACE_S if self.engine.name == "podman" else 0.0),
                 check=False,
-                most_output_bytes=_MOST_OUTPUT_BYTES,
+                under=under,
+                most_output_bytes=limits.output_bytes,
             )
         except process.ProcessTimeout as late:
             return Ran(137, late.stdout, late.stderr, late=True)
@@ -248,7 +262,8 @@ class OpenEngine:
         before = self._run("image", "inspect", "--format", "{{.Id}}", tag, check=False)
         self._run("tag", image, tag)
         old = before.strip().removeprefix("sha256:")
-        if old and old != image:
+        # Podman's is swept when nobody runs it any more; docker removes none that runs.
+        if self.engine.name == "docker" and old and old != image:
             self._run("rmi", "--force", old, check=False)
 
     def sweep(self) -> None:
@@ -293,8 +308,9 @@ _ENGINE_FAILED, _PODMAN_LATE = 125, 255
 
 @contextmanager
 def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, progress):
+    require_own_disk(folder)
+
+    def ready() -> OpenEngine:
         work, settings = _run_folder(folder), folder / "settings"
         storage = folder / "storage"
         (folder / "tmp").mkdir(exist_ok=True)
@@ -312,39 +328,49 @@ def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> It
             "CONTAINERS_STORAGE_CONF": str(settings / "storage.conf"),
             "TMPDIR": str(folder / "tmp"),
         }
-        opened = OpenEngine(engine, argv, environment, folder / "tmp", owner=work.name)
-        opened.sweep()
-        try:
-            yield opened
-        finally:
-            opened.sweep()
+        return OpenEngine(engine, argv, environment, folder / "tmp", owner=work.name)
+
+    with _shared(folder, progress, ready) as opened:
+        yield opened
 
 
 @contextmanager
 def _docker(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, progress):
-        opened = OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
-        opened.sweep()
-        try:
-            yield opened
-        finally:
-            opened.sweep()
+    def ready() -> OpenEngine:
+        return OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
+
+    with _shared(folder, progress, ready) as opened:
+        yield opened
 
 
 @contextmanager
-def _alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other process uses the folder: two that sweep would end each other's containers."""
+def _shared(folder: Path, progress: Callable[[str], None], opened: Callable[[], OpenEngine]) -> Iterator[OpenEngine]:
+    """What ``opened`` makes. It is swept before and after, by whoever is alone: a sweep ends the others' containers."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        alone = _is_alone(descriptor)
+        engine = opened()
+        if alone:
+            engine.sweep()
+        else:
+            progress("another patchstack is at work in images, too")
+        # Where it is given up for this one another may sweep in between: nothing of ours is there yet.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("another patchstack looks inside an image; waiting")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+            yield engine
+        finally:
+            if _is_alone(descriptor):
+                engine.sweep()
     finally:
         os.close(descriptor)
+
+
+def _is_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _plain_environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ def describe_node(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
     """Such as ``2 x AMD EPYC 9554, 8 GiB, no GPU``: the cores and the memory that this process may use."""
     cores = len(os.sched_getaffinity(0))
     gpus = [_field(path, "Model") for path in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
-    parts = (f"{cores} x {_processor(proc)}", f"{_memory_gib(proc, cgroup)} GiB", ", ".join(gpus) or "no GPU")
+    parts = (f"{cores} x {_processor(proc)}", f"{memory_gib(proc, cgroup)} GiB", ", ".join(gpus) or "no GPU")
     return " ".join(re.sub(r"[^ -~]", " ", ", ".join(parts)).split())[:LONGEST]
 
 
@@ -24,8 +24,8 @@ def _processor(proc: Path) -> str:
     return _field(proc / "cpuinfo", "model name") or platform.machine()
 
 
-def _memory_gib(proc: Path, cgroup: Path) -> int:
-    """Rounded up: what the kernel keeps for itself differs from one start to the next."""
+def memory_gib(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """What this process may use, rounded up: what the kernel keeps for itself differs from one start to the next."""
     held = int(re.sub(r"\D", "", _field(proc / "meminfo", "MemTotal")) or 0) << 10
     try:
         limit = (cgroup / "memory.max").read_text().strip()

@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,18 @@ class Keep:
 
 def take(source: Path, keep: Keep) -> dict[str, str]:
     """Copy them out of ``source``; each file's name with how results name it. Empty ones are left."""
+    return take_texts(_contents(source), keep)
+
+
+def take_texts(found: Iterable[tuple[str, bytes]], keep: Keep) -> dict[str, str]:
+    """The same of files that somebody else has read, by name: what is no plain name, or too much, is left."""
     taken: dict[str, str] = {}
     left = MOST_BYTES
-    for name, content in _contents(source):
+    named = ((name, content) for name, content in found if _PLAIN.fullmatch(name) and content)
+    for name, content in itertools.islice(named, MOST_FILES):
         if left <= 0:
             break
+        content = content[:LONGEST_BYTES]
         keep.folder.mkdir(parents=True, exist_ok=True)
         (keep.folder / name).write_bytes(content[:left])
         left -= len(content)
