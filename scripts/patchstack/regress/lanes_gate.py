@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from patchstack.model import Form, GuardOutcome, GuardResult, JobState, LaneRun, LaneRuns, Quarantined, Sha
 from patchstack.regress.quarantine import EXCUSABLE, is_excused
+from patchstack.regress.trend import said_to_gate
 
 REHEARSED = "rehearsed on a CPU, never run on a GPU"
 _SHOWN = 3
@@ -67,12 +68,18 @@ def _said(run: LaneRun, quarantine: Sequence[Quarantined], max_flaky: int | None
         open_ends.append(f"flaky tests of {run.lane}: {len(flaky)}, and tests.max_flaky allows {max_flaky}")
     if not any(said.outcome is GuardOutcome.PASS for said in results):
         open_ends.append(f"no test of {run.lane} ran and passed")
+    numbers = [said_to_gate(measures) for measures in run.measures]
     return LaneSaid(
-        tuple(_told(run, said) for said in results if said.outcome in _RED),
-        tuple(open_ends),
+        (*(_told(run, said) for said in results if said.outcome in _RED), *_of_lane(run, [one.red for one in numbers])),
+        (*open_ends, *_of_lane(run, [one.open_ends for one in numbers])),
         tuple(flaky),
-        tuple(_told(run, said) for said in excused),
+        (*(_told(run, said) for said in excused), *_of_lane(run, [one.warnings for one in numbers])),
     )
+
+
+def _of_lane(run: LaneRun, said: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What its numbers say, for each kind of hardware."""
+    return tuple(f"{run.lane}: {sentence}" for each in said for sentence in each)
 
 
 def _told(run: LaneRun, said: GuardResult) -> str:

@@ -27,6 +27,7 @@ from patchstack.model import (
 )
 from patchstack.regress.hardware import kind
 from patchstack.regress.lane_trend import lane_measures, lane_past, lane_records
+from patchstack.regress.lanes_gate import said_of_lanes
 from patchstack.regress.metrics import Better, Metric
 
 FAST, SLOW = "tests/regression/gpu/test_fast.py", "tests/regression/gpu/test_slow.py"
@@ -163,6 +164,21 @@ def test_a_lane_is_green_where_all_of_it_passed_and_no_number_is_red() -> None:
     answers = [lane_records(LaneRuns(TREE, (one,)))[0].green for one in (run, excused, red)]
     assert answers == [True, True, False]
     assert isinstance(numbers[0], Measures)
+
+
+def test_the_gate_hears_of_a_lane_s_numbers_as_of_its_tests() -> None:
+    slow = said(SPEED.test, 50.0)
+    run = lane(answer(H200, slow, beside=(said(SPEED.test, 100.0),)))
+    judged = replace(run, measures=lane_measures((SPEED,), run, FIVE))
+    found = said_of_lanes(LaneRuns(TREE, (judged,)), TREE, (), None)["1-gpu"]
+    assert [sentence.split(": ")[:2] for sentence in found.red] == [["1-gpu", "metric speed"]]
+    assert (found.open_ends, found.warnings) == ((), ())
+
+    silent = lane(answer(H200, said(SPEED.test)))
+    missing = replace(silent, measures=lane_measures((SPEED,), silent, FIVE))
+    assert said_of_lanes(LaneRuns(TREE, (missing,)), TREE, (), None)["1-gpu"].open_ends == (
+        f"1-gpu: metric speed is missing: {SPEED.test} passed and measured nothing",
+    )
 
 
 def test_a_machine_that_did_not_say_what_it_is_has_no_number() -> None:
