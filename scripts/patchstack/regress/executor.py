@@ -7,6 +7,7 @@ machine went away; it reads no answer. GitHub's runners are given their jobs by 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from patchstack.deadline import Deadline
 from patchstack.model import JobEnd, LaneJob
 
 JOB, ANSWER, LOG = "job.json", "answer.json", "log.txt"
+_LONGEST = 400
+_TAIL_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,17 @@ class Place:
     @property
     def is_answered(self) -> bool:
         return (self.folder / ANSWER).is_file()
+
+    @property
+    def said_last(self) -> str:
+        """The last line that it printed: where there is no answer, why."""
+        log = self.folder / LOG
+        if not log.is_file():
+            return "it printed nothing"
+        with log.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+            lines = stream.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("patchstack: ")[:_LONGEST] if lines else "it printed nothing"
 
 
 @dataclass(frozen=True)

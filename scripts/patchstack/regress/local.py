@@ -5,7 +5,6 @@ A job that needs no GPU, a rehearsal for one, has the machine's cores for itself
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import threading
@@ -23,8 +22,6 @@ from patchstack.regress.executor import LOG, Begin, Place
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 GRACE_S = 60.0
 """A job that is asked to end has so long to end what it has begun."""
-_LONGEST = 400
-_TAIL_BYTES = 16 << 10
 _LIST = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
 _LIST_LIMIT_S = 60.0
 
@@ -137,9 +134,9 @@ class _Jobs:
                 late = REASON if limit_s < job.limit_s else f"its limit of {job.limit_s / 60:g} min"
                 return JobEnd(job, JobState.LATE, f"{late} was over, and it was ended", platform.node(), begun)
             if code in {LaneUnavailable.exit_code, MachineError.exit_code}:
-                return JobEnd(job, JobState.REFUSED, _last_line(place.folder / LOG), platform.node(), begun)
+                return JobEnd(job, JobState.REFUSED, place.said_last, platform.node(), begun)
             if code >= 0:  # it ended by itself: it would again
-                why = f"it ended with {code}, without an answer: {_last_line(place.folder / LOG)}"
+                why = f"it ended with {code}, without an answer: {place.said_last}"
                 return JobEnd(job, JobState.LOST, why, platform.node(), begun)
             why = f"it was killed ({signal.Signals(-code).name})"
             self.progress(f"{what}: {why}")
@@ -164,13 +161,3 @@ class _Jobs:
             finally:
                 with self.lock:
                     self.children.remove(child)
-
-
-def _last_line(log: Path) -> str:
-    """What it said last, which is why."""
-    if not log.is_file():
-        return "it printed nothing"
-    with log.open("rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
-        lines = stream.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("patchstack: ")[:_LONGEST] if lines else "it printed nothing"
