@@ -37,6 +37,7 @@ from patchstack.model import (
     GuardReport,
     ImageResult,
     ImageTests,
+    LaneRuns,
     LedgerLine,
     MergePlan,
     NightReport,
@@ -57,6 +58,7 @@ from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run, now_utc, write_whole
 from patchstack.verbs.author import validate
 from patchstack.verbs.barred import bars_in_force
+from patchstack.verbs.handed_answers import NO_ANSWERS, Answers, with_answers
 from patchstack.verbs.history import read_past, remember_night
 from patchstack.verbs.image import image_settings
 from patchstack.verbs.image_tags import follow_ledger, image_is_due, tags_to_move
@@ -89,6 +91,8 @@ class Part:
     tests: Path | None = None
     """The pack with what the guards said; None: they are run here."""
     pack: Path | None = None
+    answers: Answers = NO_ANSWERS
+    """What GitHub's runners said of other lanes, beside ``tests``."""
 
 
 WHOLE = Part()
@@ -203,8 +207,10 @@ def _begin(work: Workplace, part: Part) -> tuple[Run, _Sofar, Handed | None]:
                 raise UsageError(f"{part.unpack} is of a night that was not composed: run `patchstack nightly`")
             if part.tests is not None:
                 tests, looked = read_value(part.tests, GuardReport), read_value_if_there(part.tests, ImageTests)
-                blame = read_value_if_there(part.tests, Blame)
-                handed = hand_over(work, fresh, composition, report.previous, tests, looked, blame)
+                blame, lanes = read_value_if_there(part.tests, Blame), read_value_if_there(part.tests, LaneRuns)
+                handed = hand_over(work, fresh, composition, report.previous, tests, looked, blame, lanes)
+                handed, said = with_answers(work, fresh, composition, handed, part.answers)
+                sofar.notes += said
         run = keep_run(fresh, work.state)
         write_whole(run.folder / REPORT_TEXT, render_markdown(report))
     return run, sofar, handed
@@ -380,6 +386,7 @@ def _report(work: Workplace, run: Run, sofar: _Sofar, failure: BaseException | N
         image=tested.image,
         tests=tested.tests,
         image_tests=tested.image_tests,
+        lanes=tested.lanes,
         verdicts=tested.verdicts,
         blame=tested.blame,
         measures=tested.measures,

@@ -71,6 +71,11 @@ def support_digest(root: Path) -> str:
     return _digest_of(root, [root / "tests" / "support" / name for name in BED_SUPPORT])
 
 
+def scenarios_digest(root: Path) -> str:
+    """SHA-256 over the tests of all lanes but `cpu`, and what stands beside them."""
+    return _digest_of(root, [root / GPU_GUARDS])
+
+
 def files_of(root: Path, suite: Suite) -> tuple[str, ...]:
     """Every test file of ``suite``, relative to ``root``, each once, in pytest's order."""
     return guard_files(root, suite.paths)

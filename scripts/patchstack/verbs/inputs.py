@@ -19,7 +19,7 @@ from patchstack.model import Composition, Hotfix
 from patchstack.patches.header import Patch
 from patchstack.patches.series import read_series
 from patchstack.regress.metrics import metrics_digest
-from patchstack.regress.suites import find_suites, support_digest
+from patchstack.regress.suites import find_suites, scenarios_digest, support_digest
 from patchstack.verbs.quarantine import quarantine_inputs
 from patchstack.workplace import Workplace
 
@@ -44,12 +44,16 @@ def read_inputs(work: Workplace, patches: tuple[Patch, ...]) -> dict[str, str]:
         for name, channel in sorted(work.config.channels.items())
     ]
     tests = work.config.tests
+    asked = {name: lane for name, lane in sorted(tests.lanes.items()) if lane.executor is not None}
+    machines = "\n".join(f"{name}: {lane.executor} {lane.gpus} {lane.limit_min}" for name, lane in asked.items())
+    lanes = hashlib.sha256(f"{machines}\n{scenarios_digest(work.root)}".encode()).hexdigest()
     return {
         "test bed": support_digest(work.root),
         **{f"guards of {suite.slug}": suite.digest for suite in suites},
         "channels": hashlib.sha256("\n".join(channels).encode()).hexdigest(),
         "tests": f"{tests.retries} retries, {tests.max_flaky} flaky",
         "quarantine": quarantine_inputs(work),
+        **({"lanes": lanes} if asked else {}),  # where nobody runs them they decide nothing
         "metrics": metrics_digest(work.root),
         "image": recipe_digest(work.lane.image),
         "upstream": work.upstream_words,

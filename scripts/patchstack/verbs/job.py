@@ -48,7 +48,7 @@ def run_job(work: Workplace, folder: Path) -> LaneAnswer:
     suites = suites_of(job, declared_in(work.root, work.config, read_series(work.patches_folder)))
     inner = replace(job, limit_s=job.limit_s - min(_MARGIN_S, job.limit_s * _MARGIN))
     if job.form is Form.DEVICE:
-        heard = run_inside(work, inner, suites, folder / LOGS, last_promoted=job.last_promoted)
+        heard = run_inside(work, inner, suites, folder / LOGS)
         answer = LaneAnswer(job, heard.hardware, heard.results, heard.settings, heard.beside)
     else:
         said = _rehearsed(work, inner, suites, composition, folder / LOGS)

@@ -38,10 +38,13 @@ from patchstack.regress.declared import CPU, Declared
 from patchstack.regress.executor import ANSWER, JOB, Begin, Executor, Place
 from patchstack.regress.gate import image_to_promote
 from patchstack.regress.lane_jobs import Asked, decide_jobs, due_on, joined, lane_run
+from patchstack.regress.lane_trend import lane_measures
 from patchstack.regress.local import Local, gpus_here
+from patchstack.regress.metrics import read_metrics
 from patchstack.regress.quarantine import excused
 from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.author import declared_in
+from patchstack.verbs.history import past_of
 from patchstack.verbs.quarantine import quarantine_now
 from patchstack.verbs.trees import lay_tree, open_bed
 from patchstack.workplace import Workplace
@@ -71,7 +74,7 @@ class Request:
     lanes: tuple[str, ...]
     rehearse: bool = False
     executor: str | None = None
-    """None: each lane's own."""
+    """None: each lane's own, which cannot be GitHub's runners unless it is said."""
     only: tuple[str, ...] = ()
     """The patches whose tests are asked for; none: all. What is not asked for is missing."""
     previous: LedgerLine | None = None
@@ -91,13 +94,15 @@ class Planned:
     """Why nothing of it can run."""
 
 
-def planned(work: Workplace, run: Run, composition: Composition, request: Request) -> tuple[Planned, ...]:
-    """The jobs of each lane of ``request``.
+def planned(
+    work: Workplace, run: Run, composition: Composition, request: Request, image: str | None = None
+) -> tuple[Planned, ...]:
+    """The jobs of each lane of ``request``, inside ``image``; that of the run where None is given.
 
     Raises `LaneUnavailable` for a lane that deploy.yaml does not have, `UsageError` for one that cannot be asked so.
     """
     declared = declared_in(work.root, work.config, read_series(work.patches_folder))
-    image = image_of_run(run, composition)
+    image = image_of_run(run, composition) if image is None else image
     patches = [topic.name for topic in composition.included if topic.kind is Kind.PATCH]
     unknown = [slug for slug in request.only if slug not in patches]
     if unknown:
@@ -111,7 +116,11 @@ def planned(work: Workplace, run: Run, composition: Composition, request: Reques
 def image_of_run(run: Run, composition: Composition) -> str:
     """``repository@digest`` of the run's image of ``composition``; empty where it has none that is in order."""
     result = run.read(ImageResult) if run.has(ImageResult) else None
-    tests = run.read(ImageTests) if run.has(ImageTests) else None
+    return image_in_order(composition, result, run.read(ImageTests) if run.has(ImageTests) else None)
+
+
+def image_in_order(composition: Composition, result: ImageResult | None, tests: ImageTests | None) -> str:
+    """``repository@digest`` of an image of ``composition`` on which nothing is open; empty where there is none."""
     image = image_to_promote(composition, result, tests)
     return f"{image.repository}@{image.digest}" if image else ""
 
@@ -157,7 +166,7 @@ def _lane(work: Workplace, name: str) -> TestLane:
 
 def _executor_of(name: str, lane: TestLane, request: Request) -> str:
     chosen = request.executor or lane.executor
-    if chosen in {LOCAL, SLURM}:
+    if chosen in {LOCAL, SLURM} or request.executor == GITHUB:
         return str(chosen)
     if request.rehearse:
         return LOCAL
@@ -192,16 +201,10 @@ def write_lanes(work: Workplace, run: Run, composition: Composition, fresh: Sequ
     return found
 
 
-def lanes_of(run: Run, composition: Composition) -> LaneRuns | None:
-    """What lanes said of ``composition``; None where none did."""
-    found = run.read(LaneRuns) if run.has(LaneRuns) else None
-    return found if found is not None and found.composition == composition.commit else None
-
-
 def _run(work: Workplace, run: Run, composition: Composition, plan: Planned, deadline: Deadline | None) -> LaneRun:
     if plan.why_not:
         ends = tuple(JobEnd(job, JobState.REFUSED, plan.why_not, begun=0) for job in plan.jobs)
-        return settled(work, plan, composition, ends, ())
+        return settled(work, run, plan, composition, ends, ())
     if plan.form is Form.REHEARSAL:  # once, and not by each job
         lay_tree(work, composition.tree, open_bed(work, composition.base))
     folder = run.folder / FOLDER / plan.lane
@@ -222,20 +225,24 @@ def _run(work: Workplace, run: Run, composition: Composition, plan: Planned, dea
         told.append(replace(end, state=JobState.LOST, detail=why) if why else end)
         if answer is not None:
             answers[place.job] = answer
-    return settled(work, plan, composition, tuple(told), tuple(answers.values()))
+    return settled(work, run, plan, composition, tuple(told), tuple(answers.values()))
 
 
 def settled(
     work: Workplace,
+    run: Run,
     plan: Planned,
     composition: Composition,
     ends: tuple[JobEnd, ...],
     answers: tuple[LaneAnswer, ...],
 ) -> LaneRun:
-    """What the lane said, with what is in quarantine as that."""
+    """What the lane said, with what is in quarantine as that, and how its numbers end."""
     found = lane_run(plan.lane, plan.executor, plan.form, composition.tree, ends, answers, plan.due)
     quarantine = quarantine_now(work)
-    return replace(found, results=tuple(excused(said, quarantine) for said in found.results))
+    found = replace(found, results=tuple(excused(said, quarantine) for said in found.results))
+    due = {test.test for test in plan.due}
+    metrics = [metric for metric in read_metrics(work.root) if metric.test in due]
+    return replace(found, measures=lane_measures(metrics, found, past_of(run)))
 
 
 def _placed(folder: Path, job: LaneJob) -> Place:
@@ -299,7 +306,7 @@ def run_lanes_of_a_night(
         except (MachineError, UsageError, LaneUnavailable) as error:
             notes.append(f"lane {name} was not run: {error}")
             ends = tuple(JobEnd(job, JobState.REFUSED, str(error), begun=0) for job in plan.jobs)
-            found = settled(work, plan, composition, ends, ())
+            found = settled(work, run, plan, composition, ends, ())
         write_lanes(work, run, composition, [found])
     return tuple(notes)
 

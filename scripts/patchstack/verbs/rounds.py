@@ -24,6 +24,7 @@ from patchstack.model import (
     GuardResult,
     ImageResult,
     ImageTests,
+    LaneRuns,
     LedgerLine,
     Measures,
     Outcome,
@@ -38,15 +39,26 @@ from patchstack.report.rangediff import range_diffs
 from patchstack.store import Run
 from patchstack.verbs.blame import bed_is_red, find_guilty, follow, guilty_topics, must_stay, red_with_numbers
 from patchstack.verbs.handed import require_said_of
+from patchstack.verbs.handed_lanes import followed
 from patchstack.verbs.history import past_of, quarantined_green
 from patchstack.verbs.image import make_image
 from patchstack.verbs.image_check import check_image
 from patchstack.verbs.inputs import require_as_planned
+from patchstack.verbs.lanes import image_in_order, lanes_of_a_night, run_lanes_of_a_night
 from patchstack.verbs.losses import write_losses_again
 from patchstack.verbs.measure import judged_measures
 from patchstack.verbs.probes import Asking
 from patchstack.verbs.selection import select
-from patchstack.verbs.test import NIGHTLY, gate, raise_for, run_guards, verdicts_on, write_report
+from patchstack.verbs.test import (
+    NIGHTLY,
+    gate,
+    lanes_said,
+    raise_for,
+    run_guards,
+    verdicts_on,
+    write_junit,
+    write_report,
+)
 from patchstack.workplace import Clock, Workplace
 
 NO_IMAGE_PART = "the part of the night that makes the image did not run: `patchstack nightly --until image`"
@@ -66,6 +78,7 @@ class Tested:
     image: ImageResult | None = None
     image_tests: ImageTests | None = None
     tests: GuardReport | None = None
+    lanes: LaneRuns | None = None
     verdicts: tuple[Verdict, ...] = ()
     measures: Measures | None = None
     quarantined_green: tuple[tuple[str, int], ...] = ()
@@ -82,6 +95,7 @@ class Handed:
     tests: GuardReport
     image_tests: ImageTests | None
     blame: Blame | None
+    lanes: LaneRuns | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,8 @@ def test_until_settled(work: Workplace, run: Run, clock: Clock, tested: Tested, 
             break
         if not _go_on_without(work, run, clock, tested, means, blame):
             break
+    if _status(verdicts) is not Status.FAIL and _ask_lanes(work, run, clock, tested, means):
+        verdicts = _without_a_sound_machine(work, run, tested, _judge(work, run, tested, means))
     _raise_for(verdicts, run, tested)
 
 
@@ -166,6 +182,24 @@ def _test(work: Workplace, run: Run, clock: Clock, tested: Tested, means: Means)
         tested.notes.append(
             f"{REASON} of {means.deadline.minutes:g} min was over before {len(late)} guards had answered"
         )
+
+
+def _ask_lanes(work: Workplace, run: Run, clock: Clock, tested: Tested, means: Means) -> bool:
+    """Ask the lanes that the night gives to machines itself, or take what they said elsewhere; whether any said a word.
+
+    Nobody is blamed for what they say: on other trees they are not asked.
+    """
+    assert tested.composition is not None
+    if means.handed is not None:
+        if means.handed.lanes is not None:
+            run.write(means.handed.lanes)
+    elif lanes_of_a_night(work):
+        with clock.stage("lanes"), work.progress.stage("lanes"):
+            tested.notes += run_lanes_of_a_night(work, run, tested.composition, means.previous, means.deadline)
+    tested.lanes = lanes_said(run)
+    if tested.lanes is not None:
+        write_junit(run)
+    return tested.lanes is not None
 
 
 def _judge(work: Workplace, run: Run, tested: Tested, means: Means) -> Verdicts:
@@ -279,7 +313,8 @@ def _without_a_sound_machine(work: Workplace, run: Run, tested: Tested, verdicts
         for ran in tested.tests.runs
     )
     said = replace(tested.tests, runs=runs)
-    found = verdicts_on(work, tested.composition, said, tested.image, tested.image_tests, past_of(run))
+    past, lanes = past_of(run), tested.lanes
+    found = verdicts_on(work, tested.composition, said, tested.image, tested.image_tests, past, lanes)
     run.write(found)
     tested.verdicts = found.verdicts
     return found
@@ -344,10 +379,10 @@ def _why(finding: Finding) -> str:
 def _begin_with(work: Workplace, run: Run, tested: Tested, rest: Composition, previous: LedgerLine | None) -> None:
     """Nothing that is known of what was composed before holds for ``rest``."""
     tested.composition = rest
-    tested.image = tested.image_tests = tested.tests = tested.measures = None
+    tested.image = tested.image_tests = tested.tests = tested.measures = tested.lanes = None
     tested.verdicts, tested.quarantined_green = (), ()
     run.write(rest)  # first: what is left of the others is not of it, and whoever reads them finds that
-    for kind in (ImageResult, ImageTests, GuardReport, Verdicts):
+    for kind in (ImageResult, ImageTests, GuardReport, LaneRuns, Verdicts):
         run.path(kind).unlink(missing_ok=True)
     tested.losses = write_losses_again(work, run, rest, previous)
     tested.range_diffs = range_diffs(work.store(), previous, rest)
@@ -374,6 +409,7 @@ def hand_over(
     tests: GuardReport,
     image_tests: ImageTests | None,
     blame: Blame | None,
+    lanes: LaneRuns | None = None,
 ) -> Handed:
     """What a file says that another machine has found out about ``composition``, each step of it followed here.
 
@@ -392,7 +428,10 @@ def hand_over(
         rest = without_guilty(work, rest, known)
     looked = image_tests if rest is composition else None
     require_said_of(work, rest, tests, looked, past_of(run))
-    return Handed(rest, tests, looked, known)
+    if lanes is not None:
+        image = run.read(ImageResult) if rest is composition and run.has(ImageResult) else None
+        lanes = followed(work, run, rest, lanes, image_in_order(rest, image, looked), previous)
+    return Handed(rest, tests, looked, known, lanes)
 
 
 def _oldest_first(blame: Blame | None) -> Sequence[Blame]:

@@ -185,8 +185,9 @@ def verdicts_on(
     image: ImageResult | None = None,
     image_tests: ImageTests | None = None,
     past: Past | None = None,
+    lanes: LaneRuns | None = None,
 ) -> Verdicts:
-    """What ``report``, and what was seen of the image, say of ``composition`` for each channel of deploy.yaml.
+    """What ``report``, what was seen of the image, and ``lanes`` say of ``composition`` for each of its channels.
 
     ``past`` is what its numbers are held against.
     """
@@ -194,7 +195,8 @@ def verdicts_on(
     runtime = work.lane.image.runtime if work.lane.image else ""
     measures = judged_measures(work, composition, report, past)
     grounds = grounds_of(work.store(), composition)
-    return judge(needs, composition, grounds, report, image, image_tests, runtime, measures, lenience_now(work))
+    lenience = lenience_now(work)
+    return judge(needs, composition, grounds, report, image, image_tests, runtime, measures, lenience, lanes)
 
 
 def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
@@ -205,9 +207,14 @@ def image_said(run: Run) -> tuple[ImageResult | None, ImageTests | None]:
     )
 
 
+def lanes_said(run: Run) -> LaneRuns | None:
+    """What other lanes than `cpu` said in this run, of whatever composition; None where none was asked."""
+    return run.read(LaneRuns) if run.has(LaneRuns) else None
+
+
 def gate(work: Workplace, run: Run, composition: Composition, report: GuardReport) -> Verdicts:
     """The verdict for each channel of deploy.yaml, written into ``run``."""
-    verdicts = verdicts_on(work, composition, report, *image_said(run), past_of(run))
+    verdicts = verdicts_on(work, composition, report, *image_said(run), past_of(run), lanes_said(run))
     run.write(verdicts)
     return verdicts
 
