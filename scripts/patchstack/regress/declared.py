@@ -5,7 +5,8 @@
     @pytest.mark.lane("2-gpu", est_s=600)
     def test_two_ranks() -> None: ...
 
-The mark stands on a test, on a class, or in ``pytestmark``; of each key the nearest counts. A test of a patch that
+The mark stands on a test, on a class, or in ``pytestmark``; of each key the nearest counts. A scenario that looks at
+the whole, as throughput does, says ``guards=[]``. A test of a patch that
 runs on a CPU needs none: its lane is `cpu`, it guards the patches whose front matter names its file, and their owner
 is its own. The bed's own controls are looked after by ``OWNER`` in the bed's ``conftest.py``.
 """
@@ -58,7 +59,7 @@ class Declared:
     est_s: float | None
     """Seconds that it is said to take; None where that is not said."""
     guards: tuple[str, ...]
-    """The slugs of the patches that it is for; none of the bed's own controls."""
+    """The slugs of the patches that it is for; none of the bed's own controls, and of what looks at the whole."""
     owner: str
     """Who looks after it; empty where nobody is named."""
 
@@ -258,6 +259,8 @@ class _File:
         if key == "est_s":
             return _seconds(node), "is no number of seconds above 0: write est_s=240"
         slugs = _texts(node)
+        if is_scenario(self.name) and isinstance(node, ast.List) and not node.elts:
+            return (), ""  # it looks at the whole
         if not slugs:
             return None, 'is no list of slugs: write guards=["pd-abort-notify"]'
         known = [patch.slug for patch in self.patches]

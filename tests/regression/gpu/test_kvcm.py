@@ -1,21 +1,16 @@
-"""kvcm: one server, 64 questions twice; the second time their KV comes out of the manager's storage.
+"""kvcm: one server, its questions twice; the second time their KV comes out of the manager's storage.
 
-The model is the folder or name in ``SGLANG_TEST_MODEL``. The small form on a CPU is
-``kvcm_backend/test_servers_kvcm.py``.
+The guard on a CPU is ``kvcm_backend/test_servers_kvcm.py``.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from testbed import Ports
-from testbed.device import Device, device
+from testbed.forms import Form
 from testbed.kvcm_manager import KvcmManager
 from testbed.kvcm_scenario import ask_twice, complaints, kvcm_flags
-from testbed.pd_traffic import Traffic
 from testbed.program import Programs
 from testbed.server import ServerOptions, start_server
 from testbed.thresholds import threshold
@@ -23,29 +18,32 @@ from testbed.thresholds import threshold
 pytestmark = [
     pytest.mark.lane("1-gpu", est_s=300, guards=["kvcm-backend"], owner="@acme/hicache"),
     pytest.mark.limit(1800),
-    pytest.mark.skipif(device() is not Device.CUDA, reason="it needs a CUDA device"),
 ]
 
-MODEL = Path(os.environ.get("SGLANG_TEST_MODEL", "Qwen/Qwen3-0.6B"))
-TRAFFIC = Traffic(questions=64, at_once=1, new_tokens=32, seed=27)
-PAGE_TOKENS = 16
+
+@pytest.mark.form("kvcm", "one-rank")
+def test_a_second_pass_is_served_from_storage(form: Form, programs: Programs, ports: Ports, kvcm: KvcmManager) -> None:
+    check(form, programs, ports, kvcm)
 
 
-def run(programs: Programs, ports: Ports, kvcm: KvcmManager, tp: int) -> None:
-    flags = kvcm_flags(kvcm, PAGE_TOKENS)
-    options = ServerOptions(model=MODEL, tp=tp, hicache=True, page_size=PAGE_TOKENS, pool_tokens=32_768, flags=flags)
+@pytest.mark.lane("2-gpu")
+@pytest.mark.form("kvcm", "two-ranks")
+def test_two_ranks(form: Form, programs: Programs, ports: Ports, kvcm: KvcmManager) -> None:
+    check(form, programs, ports, kvcm)
+
+
+def check(form: Form, programs: Programs, ports: Ports, kvcm: KvcmManager) -> None:
+    options = ServerOptions(
+        model=form.model,
+        tp=form.tp,
+        hicache=True,
+        page_size=form.page_tokens,
+        pool_tokens=form.pool_tokens,
+        flags=kvcm_flags(kvcm, form.page_tokens),
+    )
     server = start_server(programs, ports, options)
-    passes = ask_twice(server, kvcm, TRAFFIC)
+    passes = ask_twice(server, kvcm, form.traffic)
     assert not passes.failures, passes
     assert passes.from_storage >= threshold("kvcm", "from_storage"), passes
     assert passes.same_answers >= threshold("kvcm", "same_answers"), passes
     assert complaints(server) == []
-
-
-def test_a_second_pass_is_served_from_storage(programs: Programs, ports: Ports, kvcm: KvcmManager) -> None:
-    run(programs, ports, kvcm, tp=1)
-
-
-@pytest.mark.lane("2-gpu")
-def test_two_ranks(programs: Programs, ports: Ports, kvcm: KvcmManager) -> None:
-    run(programs, ports, kvcm, tp=2)

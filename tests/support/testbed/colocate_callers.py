@@ -24,6 +24,8 @@ from typing import Any, Self
 
 from testbed.child import Task
 from testbed.colocate_server import FOLDER, Asked, Launch, read_launches, read_requests
+from testbed.colocate_sglang import fork_servers_of_this_process
+from testbed.device import Device, device
 from testbed.gloo import Rank, start_ranks
 from testbed.processes import Child, Children, abort
 
@@ -280,6 +282,8 @@ def serve_caller(rank: Rank, setups: Sequence[Setup]) -> None:
 def _create(caller: Caller, setup: Setup) -> str:
     from sglang.srt.colocate.engine import create_engine
 
+    if caller.rank.size == 1 and device() is Device.CPU:
+        fork_servers_of_this_process()
     caller.engine = create_engine(
         group=caller.rank.group, job=setup.job, server_module=setup.server_module, **setup.arguments
     )

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.colocate_callers import Caller
+from testbed.colocate_callers import Caller, Colocation, do_all
+from testbed.colocate_sglang import MODULE, server_arguments, server_environment
+from testbed.device import Device, device
+from testbed.forms import Form
+from testbed.ports import Ports
 
 BUCKET_BYTES = 512 << 20
+FORMAT = "flattened_bucket"
 CHANGE = 1e-2
 """How much of a weight's spread a step adds to it."""
 
@@ -31,6 +37,45 @@ class Step:
     """Memory that the trainer holds (10^6 bytes): on a GPU what is allocated, on a CPU what it shares with others."""
     logprob_ratio: float
     """The mean over new tokens of the engine's probability by the trainer's."""
+    generate_ms: float
+    """For each new token, over all prompts of the step."""
+
+
+def train_in_form(colocate: Colocation, ports: Ports, form: Form, limit_s: float) -> list[list[Step]]:
+    """The steps of a form, rank by rank, with an engine that all ranks share, or one rank's own.
+
+    What any rank raised is the test's own failure.
+    """
+    alone = {"host": "127.0.0.1", "port": ports.take(), "nccl_port": ports.take()} if form.tp == 1 else {}
+    ranks = colocate.start(
+        size=form.tp,
+        devices=list(range(form.tp)) if device() is Device.CUDA else [],
+        environ=server_environment(form.tp),
+        server_module=MODULE,
+        limit_s=limit_s,
+        **{**server_arguments(form.model, form.pool_tokens), **alone},
+    )
+    loaded = do_all(ranks, load_on_own_device, str(form.model), limit_s=limit_s)
+    assert [said.error for said in loaded] == [""] * form.tp, loaded
+    said = do_all(ranks, train, form.steps, form.traffic.prompts(), form.new_tokens, limit_s=limit_s)
+    assert [each.error for each in said] == [""] * form.tp, said
+    ended = do_all(ranks, shut_down, limit_s=limit_s)
+    assert [each.error for each in ended] == [""] * form.tp, ended
+    return [each.value for each in said]
+
+
+def load_on_own_device(caller: Caller, model: str) -> None:
+    import torch
+
+    if device() is Device.CPU:
+        load_trainer(caller, model, "cpu")
+        return
+    torch.cuda.set_device(caller.rank.number)
+    load_trainer(caller, model, f"cuda:{caller.rank.number}")
+
+
+def shut_down(caller: Caller) -> None:
+    caller.engine.shutdown()
 
 
 def load_trainer(caller: Caller, model: str, device: str) -> None:
@@ -46,11 +91,21 @@ def load_trainer(caller: Caller, model: str, device: str) -> None:
     else:
         trainer = AutoModelForCausalLM.from_pretrained(model, torch_dtype="auto").to(device)
     caller.kept["trainer"] = trainer.eval()
+    caller.kept["model"] = model
 
 
-def train(caller: Caller, steps: int, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[Step]:
+def train(caller: Caller, steps: int, prompts: Sequence[str | Sequence[int]], new_tokens: int) -> list[Step]:
     """Steps of the trainer, on all ranks at once."""
-    return [_step(caller, number, prompts, new_tokens) for number in range(steps)]
+    ids = [_ids_of(caller, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    return [_step(caller, number, ids, new_tokens) for number in range(steps)]
+
+
+def _ids_of(caller: Caller, text: str) -> list[int]:
+    from transformers import AutoTokenizer
+
+    if "tokenizer" not in caller.kept:
+        caller.kept["tokenizer"] = AutoTokenizer.from_pretrained(caller.kept["model"])
+    return list(caller.kept["tokenizer"].encode(text))
 
 
 def slope_mb(steps: Sequence[Step]) -> float:
@@ -63,11 +118,26 @@ def slope_mb(steps: Sequence[Step]) -> float:
 
 def _step(caller: Caller, number: int, prompts: Sequence[Sequence[int]], new_tokens: int) -> Step:
     _change(caller.kept["trainer"], seed=number)
-    caller.engine.sync_weights(_buckets(caller.kept["trainer"]), load_format="flattened_bucket")
+    _sync(caller.engine, _buckets(caller.kept["trainer"]))
     caller.rank.barrier()
-    ratios = [ratio for prompt in prompts for ratio in _ratios(caller, prompt, new_tokens)]
+    begin_s = time.monotonic()
+    said = [_generate(caller, prompt, new_tokens) for prompt in prompts]
+    took_s = time.monotonic() - begin_s
+    ratios = [ratio for prompt, chosen in zip(prompts, said, strict=True) for ratio in _ratios(caller, prompt, chosen)]
     caller.rank.barrier()
-    return Step(held_mb(), sum(ratios) / len(ratios))
+    return Step(held_mb(), sum(ratios) / len(ratios), took_s * 1000 / (len(prompts) * new_tokens))
+
+
+def _sync(engine: Any, buckets: Iterator[dict[str, Any]]) -> None:
+    if hasattr(engine, "sync_weights"):
+        engine.sync_weights(buckets, load_format=FORMAT)
+        return
+    # SGLang's own adapter, which one rank alone has: it flushes with the last bucket.
+    last = next(buckets)
+    for bucket in buckets:
+        engine.update_weights_from_tensor(last, load_format=FORMAT)
+        last = bucket
+    engine.update_weights_from_tensor(last, load_format=FORMAT, flush_cache=True)
 
 
 def _change(trainer: Any, seed: int) -> None:
@@ -105,13 +175,17 @@ def _flattened(named: list[tuple[str, Any]]) -> dict[str, Any]:
     return {"flattened_tensor": bucket.get_flattened_tensor(), "metadata": bucket.get_metadata()}
 
 
-def _ratios(caller: Caller, prompt: Sequence[int], new_tokens: int) -> list[float]:
-    """For each token that the engine chooses: its probability there by that in the trainer's model."""
-    import torch
-
+def _generate(caller: Caller, prompt: Sequence[int], new_tokens: int) -> list[tuple[float, int]]:
+    """The tokens that the engine chooses, each with the logarithm of its probability."""
     sampling = {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
     said = caller.engine.generate(input_ids=list(prompt), sampling_params=sampling, return_logprob=True)
-    chosen = [(float(logprob), int(token)) for logprob, token, *_ in said["meta_info"]["output_token_logprobs"]]
+    return [(float(logprob), int(token)) for logprob, token, *_ in said["meta_info"]["output_token_logprobs"]]
+
+
+def _ratios(caller: Caller, prompt: Sequence[int], chosen: Sequence[tuple[float, int]]) -> list[float]:
+    """For each token that the engine has chosen: its probability there by that in the trainer's model."""
+    import torch
+
     trainer = caller.kept["trainer"]
     ids = torch.tensor([[*prompt, *(token for _, token in chosen)]], device=trainer.device)
     with torch.no_grad():

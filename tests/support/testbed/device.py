@@ -35,6 +35,11 @@ def device_flags(on: Device) -> list[str]:
     return [*common, "--device", "cuda", "--mem-fraction-static", "0.35", "--disable-cuda-graph"]
 
 
+def deterministic_flags(on: Device) -> tuple[str, ...]:
+    """A text depends on its prompt alone, not on what is asked beside it. On a CPU it does so anyway."""
+    return ("--enable-deterministic-inference",) if on is Device.CUDA else ()
+
+
 def device_environment(on: Device, tp: int = 1, page_size: int = 1) -> dict[str, str]:
     """What a server of ``tp`` ranks on this device needs besides the flags."""
     if on is Device.CUDA:

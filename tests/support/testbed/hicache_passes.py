@@ -33,6 +33,8 @@ class TwoPasses:
     right: float
     """In the second pass, both numbers that the question asks for are in the text."""
     failures: Sequence[str]
+    prompt_tokens: int = 0
+    """Of the shortest prompt."""
 
 
 def run_two_passes(server: Server, traffic: Traffic, limit_s: float) -> TwoPasses:
@@ -50,6 +52,7 @@ def run_two_passes(server: Server, traffic: Traffic, limit_s: float) -> TwoPasse
         from_host=sum(two.ok and _host_tokens(two) > 0 for two in second) / traffic.questions,
         right=sum(solved) / traffic.questions,
         failures=[answer.describe() for answer in (*first, *second) if not answer.ok][:1],
+        prompt_tokens=min((answer.prompt_tokens for answer in first if answer.ok), default=0),
     )
 
 

@@ -22,9 +22,12 @@ from typing import Any, Protocol
 
 import pytest
 
+from testbed.forms import CPU, lane_of
 from testbed.program import Program
 
 FILE = Path(__file__).parents[2] / "regression" / "metrics.yaml"
+OF_SCENARIOS = FILE.parent / "gpu" / FILE.name
+"""What scenarios of other lanes than ``cpu`` measure."""
 Measure = Callable[[str, float], None]
 
 
@@ -52,7 +55,7 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     keeper: Keeper | None = request.config.pluginmanager.get_plugin("testbed-record")
     assert keeper is not None, "the plugin registers its record when it is configured"
     test = request.node.nodeid
-    tests = declared()
+    tests = declared(OF_SCENARIOS if lane_of(request.node) != CPU else FILE)
 
     def say(metric: str, value: float) -> None:
         if tests is not None:

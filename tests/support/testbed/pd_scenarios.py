@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from testbed.answers import Answer
-from testbed.pd_servers import PdServers
+from testbed.device import Device, device
+from testbed.forms import Form
+from testbed.pd_servers import PdOptions, PdServers
 from testbed.pd_traffic import Answered, Traffic, ask_all, is_aborted
+from testbed.server import PROTOCOL
 
 ABORTED_SHARE = 0.3
 IDLE_LIMIT_S = 90.0
@@ -45,6 +48,17 @@ class RetryRun:
     same_answers: float
     injected: int
     failures: Sequence[str]
+
+
+def pd_options(form: Form) -> PdOptions:
+    """Prefill and decode as a form wants them: on one card, or on one each."""
+    on_two = form.on_two and device() is Device.CUDA
+    return PdOptions(
+        model=form.model,
+        pool_tokens=form.pool_tokens,
+        decode_flags=("--base-gpu-id", "1") if on_two else (),
+        env={} if form.transport == "tcp" else {PROTOCOL: form.transport},
+    )
 
 
 def ask_prefill_too_late(pd: PdServers, prompt: str, room: int) -> Answer:

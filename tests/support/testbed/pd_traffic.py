@@ -34,6 +34,8 @@ class Traffic:
     at_once: int
     new_tokens: int
     seed: int
+    preface: int = 0
+    """Sentences before each question, which it does not need."""
 
     def prompts(self) -> list[str]:
         """Different word problems: a number at the beginning of each keeps one from being another's prefix."""
@@ -45,7 +47,15 @@ class Traffic:
 
     def _problems(self) -> list[tuple[str, tuple[int, int]]]:
         draw = random.Random(self.seed)
-        return [_word_problem(number, draw) for number in range(1, self.questions + 1)]
+        return [self._after_preface(*_word_problem(number, draw)) for number in range(1, self.questions + 1)]
+
+    def _after_preface(self, text: str, numbers: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+        """The number at its beginning stays there; a preface of its own keeps it from sharing one with others."""
+        if not self.preface:
+            return text, numbers
+        number, _, question = text.partition(" ")
+        draw = random.Random(f"{self.seed} {number}")
+        return " ".join([number, *(_sentence(day, draw) for day in range(1, self.preface + 1)), question]), numbers
 
     def aborts(self, share: float, within_s: float) -> dict[int, float]:
         """Which questions are aborted, and after how many seconds each."""
@@ -63,6 +73,11 @@ def _word_problem(number: int, draw: random.Random) -> tuple[str, tuple[int, int
         f"and finds {more} more. How many {thing} does each of them have now? Think step by step."
     )
     return text, (had - lost, got + lost + more)
+
+
+def _sentence(day: int, draw: random.Random) -> str:
+    first, second = draw.sample(_THINGS, 2)
+    return f"On day {day} the shop sold {draw.randint(2, 99)} {first} and {draw.randint(2, 99)} {second}."
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ With ``--record FILE`` it appends one JSON object a line to FILE:
 * ``{"collected": [node ids]}`` once, and ``{"started": node id}`` before each test, so that a test without
   an answer is known to be missing;
 * ``{"left_out": [node ids]}`` once, if there are any: tests that say nothing on this tree;
+* ``{"hardware": {...}}`` once, in a job of another lane than ``cpu`` (`testbed.hardware`);
+* ``{"settings": {"test": node id, "values": {name: text}}}`` for each test that has a form (`testbed.forms`);
 * ``{"sample": {"test": node id, "metric": name, "value": float}}`` for each number that a test measures;
 * for each test ``{"test": node id, "outcome": ..., "control": bool, "kills": [names], "duration_s": float,
   "reason": str}``, where ``reason`` is the first line of the assertion or exception; and ``"stacks": [names]`` where
@@ -14,6 +16,8 @@ With ``--record FILE`` it appends one JSON object a line to FILE:
 With ``--mutant NAME`` the tree under test has that mutant, and only the tests run that are marked as killing
 it (``@pytest.mark.kills("NAME")``). With ``--ground`` the tree lacks the patch, and the tests so marked are
 left out: there they would fail for want of what they import, which proves nothing.
+
+Only tests of one lane run: that of ``PATCHSTACK_LANE``, else ``cpu``; the others are left out.
 
 Outcomes: ``pass``; ``fail``, an assertion of the test's own or ``pytest.fail`` in the call phase; ``timeout``,
 its limit was hit; ``skip``; and ``crash``, everything else: an error while collecting, setting up or tearing
@@ -40,7 +44,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -50,6 +54,9 @@ import pytest
 from testbed import network, stacks
 from testbed.assertions import is_by_the_test
 from testbed.device import Device, device
+from testbed.forms import CPU, LANE, is_rehearsal, lane_of
+from testbed.forms import form as form  # a fixture
+from testbed.hardware import hardware
 from testbed.kvcm_manager import KvcmManager
 from testbed.measures import measure as measure  # a fixture
 from testbed.ports import Ports
@@ -87,6 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "control: must pass with the patch and without it")
     config.addinivalue_line("markers", "kills(*names): fails by its own assertion on these mutants of its patch")
+    config.addinivalue_line("markers", "form(scenario, name): how large it is, in tests/regression/gpu/forms.yaml")
     config.addinivalue_line("markers", "lane(name, ...): where it runs and for whom; read without importing the file")
     config.addinivalue_line("markers", f"limit(seconds): the test's time limit, {DEFAULT_LIMIT_S:.0f} s by default")
     # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
@@ -98,7 +106,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ENVIRONMENT] = dict(os.environ)
     record = Record(config.getoption("--record"))
     left = Stacks(config.getoption("--stacks"))
-    config.pluginmanager.register(Selection(record, config.getoption("--ground"), config.getoption("--mutant")))
+    lane = os.environ.get(LANE) or CPU
+    if lane != CPU:
+        record.hardware(hardware(cuda=not is_rehearsal() and device() is Device.CUDA))
+    config.pluginmanager.register(Selection(record, lane, config.getoption("--ground"), config.getoption("--mutant")))
     config.pluginmanager.register(record, "testbed-record")
     config.pluginmanager.register(Limits(record, left), "testbed-limits")
     if config.getoption("--part-limit") is not None:
@@ -243,20 +254,24 @@ def kills(item: pytest.Item) -> tuple[str, ...]:
 class Selection:
     """Which tests say something on this tree."""
 
-    def __init__(self, record: Record, ground: bool, mutant: str | None) -> None:
+    def __init__(self, record: Record, lane: str, ground: bool, mutant: str | None) -> None:
         self._record = record
+        self._lane = lane
         self._ground = ground
         self._mutant = mutant
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        left_out = [item for item in items if not self._speaks(kills(item))]
+        left_out = [item for item in items if not self._speaks(item)]
         if left_out:
-            items[:] = [item for item in items if self._speaks(kills(item))]
+            items[:] = [item for item in items if self._speaks(item)]
             config.hook.pytest_deselected(items=left_out)
             self._record.left_out([item.nodeid for item in left_out])
 
-    def _speaks(self, named: tuple[str, ...]) -> bool:
+    def _speaks(self, item: pytest.Item) -> bool:
+        if lane_of(item) != self._lane:
+            return False
+        named = kills(item)
         return self._mutant in named if self._mutant else not (self._ground and named)
 
 
@@ -277,6 +292,14 @@ class Record:
 
     def left_out(self, tests: Sequence[str]) -> None:
         self._write({"left_out": list(tests)})
+
+    def hardware(self, said: dict[str, Any]) -> None:
+        """What this runs on, before anything runs."""
+        self._write({"hardware": said})
+
+    def settings(self, test: str, values: Mapping[str, str]) -> None:
+        """What a test runs with, before its answer."""
+        self._write({"settings": {"test": test, "values": dict(values)}})
 
     def stacks_left(self, test: str, names: list[str]) -> None:
         """Where they are, by the names of their files; none where nobody keeps them."""

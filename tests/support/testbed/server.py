@@ -45,6 +45,7 @@ START_LIMIT_S = 240.0
 """For a fresh one on busy cores; a forked one is up in a tenth of it."""
 
 POLL_S = 0.1
+PROTOCOL, RDMA = "MOONCAKE_PROTOCOL", "rdma"
 REQUEST_LIMIT_S = 60.0
 
 HICACHE_FLAGS = (
@@ -260,7 +261,7 @@ def launch(programs: Programs, ports: Ports, options: ServerOptions, *flags: str
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
         "SGLANG_HOST_IP": LOOPBACK,
         "GLOO_SOCKET_IFNAME": "lo",
-        "MC_FORCE_TCP": "1",
+        **({} if options.env.get(PROTOCOL) == RDMA else {"MC_FORCE_TCP": "1"}),
         **options.env,
     }
     fresh = options.fresh or device() is Device.CUDA  # CUDA does not survive a fork

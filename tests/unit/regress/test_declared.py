@@ -198,6 +198,15 @@ def test_a_mark_that_cannot_be_read_is_named(root: Path, mark: str, said: str) -
     assert problems_of(root, "pd/test_x.py", f"@{mark}\ndef test_it() -> None: ...\n") == [said]
 
 
+def test_a_scenario_may_be_for_no_patch_and_a_guard_may_not(root: Path) -> None:
+    text = "@mark.lane('1-gpu', est_s=1, guards=[], owner='@x')\ndef test_it() -> None: ...\n"
+    write(root, "gpu/test_whole.py", text)
+    assert [test.guards for test in read_declared(root, LANES, PATCHES) if test.file.endswith("whole.py")] == [()]
+    assert problems_of(root, "gpu/test_whole.py", text.replace("[]", "[''][:0]")) == [
+        "1: lane.guards: [''][:0] is no list of slugs: write guards=[\"pd-abort-notify\"]"
+    ]
+
+
 def test_a_mark_is_named_once_however_many_tests_it_holds_for(root: Path) -> None:
     text = "pytestmark = mark.lane('x')\ndef test_a() -> None: ...\ndef test_b() -> None: ...\n"
     assert len(problems_of(root, "pd/test_x.py", text)) == 1
