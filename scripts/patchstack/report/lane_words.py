@@ -89,6 +89,17 @@ def gpus(hardware: Hardware) -> str:
     return "; ".join(f"{hardware.gpus.count(gpu)} x {gpu}" for gpu in each) or _NO_GPU
 
 
+def render_recorded(
+    written: Sequence[str], there: Sequence[str], refused: Sequence[tuple[str, str]], *, dry_run: bool
+) -> str:
+    """What `patchstack record` prints: paths, and lanes with why there is no record of them."""
+    lines = [f"{path}: {'would be written' if dry_run else 'written'}" for path in written]
+    lines += [f"{path}: is there already" for path in there]
+    lines += [f"lane {lane}: no record: {why}" for lane, why in refused]
+    then = "`make schema` writes the tables again; commit both"
+    return "\n".join([*lines, *([then] if written and not dry_run else [])])
+
+
 # --- the table ---
 
 

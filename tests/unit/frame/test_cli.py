@@ -126,7 +126,17 @@ def test_each_verb_has_json_and_a_dry_run_where_it_changes_anything() -> None:
     }
     assert [name for name, has in options.items() if "--json" not in has] == []
     changing = {"merge", "test", "prove", "promote", "nightly", "answer", "comment", "init", "generate"}
-    changing |= {"image", "retire", "rollback", "hold", "release-hold", "patch edit", "patch export", "patch import"}
+    changing |= {
+        "image",
+        "record",
+        "retire",
+        "rollback",
+        "hold",
+        "release-hold",
+        "patch edit",
+        "patch export",
+        "patch import",
+    }
     assert {name for name, has in options.items() if "--dry-run" in has} == changing
 
 
