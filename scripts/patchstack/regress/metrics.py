@@ -1,5 +1,7 @@
 """``tests/regression/metrics.yaml``: which numbers guards measure, and how far off they may be.
 
+What scenarios of other lanes than ``cpu`` measure stands in ``tests/regression/gpu/metrics.yaml``, with the same keys.
+
 All problems are named at once, as in deploy.yaml. A test measures with the bed's fixture ``measure``.
 """
 
@@ -18,15 +20,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from patchstack.errors import ConfigError
+from patchstack.regress.scenarios import GPU_GUARDS
 from patchstack.regress.suites import Suite, files_of
 from patchstack.yamltext import YamlProblem, compose_mapping, construct, line_of, problem_of, repeated_keys, text_of
 
 FILE = "tests/regression/metrics.yaml"
+OF_SCENARIOS = f"{GPU_GUARDS}/metrics.yaml"
+_NOT_MEASURING = {
+    FILE: f"no guard of lane cpu: what other lanes measure stands in {OF_SCENARIOS}",
+    OF_SCENARIOS: f"no scenario of another lane than cpu: what guards measure stands in {FILE}",
+}
 
 
 class Better(StrEnum):
     HIGHER = "higher"
     LOWER = "lower"
+    EQUAL = "equal"
+    """Each sample is to be the one at its place of the last promoted image: a digest, of which no band is made."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +102,18 @@ _FIXES = {
 
 
 def metrics_digest(root: Path) -> str:
-    """SHA-256 of the file; nothing where there is none."""
-    path = root / FILE
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """SHA-256 of the files; nothing where there is none."""
+    found = [path.read_bytes() for path in (root / FILE, root / OF_SCENARIOS) if path.is_file()]
+    return hashlib.sha256(b"\0".join(found)).hexdigest() if found else ""
 
 
-def read_metrics(root: Path, tests: Collection[str] | None = None) -> tuple[Metric, ...]:
-    """The metrics of the repository at ``root``, in the file's order; none where there is no such file.
+def read_metrics(root: Path, tests: Collection[str] | None = None, *, file: str = FILE) -> tuple[Metric, ...]:
+    """The metrics of the repository at ``root``, in the file's order; none where there is no such ``file``.
 
-    ``tests`` are all those that run on a CPU, where that is known: another lane's measures nothing yet. Raises
-    `ConfigError` with every problem, each as ``file:line: path: problem: fix``.
+    ``tests`` are all those that may measure for it, where that is known: guards of lane ``cpu``, or for `OF_SCENARIOS`
+    those of other lanes. Raises `ConfigError` with every problem, each as ``file:line: path: problem: fix``.
     """
-    path = root / FILE
+    path = root / file
     text = text_of(path)
     if text is None:
         return ()
@@ -122,7 +132,9 @@ def read_metrics(root: Path, tests: Collection[str] | None = None) -> tuple[Metr
     except ValidationError as error:
         problems += _problems(node, error)
     metrics = tuple(Metric(name, **entry.model_dump()) for name, entry in entries.items())
-    problems += [(line_of(node, (m.name, "test")), f"{m.name}.test: {said}") for m, said in _lost(root, metrics, tests)]
+    problems += [
+        (line_of(node, (m.name, "test")), f"{m.name}.test: {said}") for m, said in _lost(root, metrics, tests, file)
+    ]
     if problems:
         raise ConfigError([f"{path}:{line}: {said}" for line, said in sorted(problems)])
     return metrics
@@ -140,7 +152,9 @@ def measuring(root: Path, suites: Sequence[Suite], metrics: Sequence[Metric]) ->
     return tuple(found)
 
 
-def _lost(root: Path, metrics: Sequence[Metric], tests: Collection[str] | None) -> Iterator[tuple[Metric, str]]:
+def _lost(
+    root: Path, metrics: Sequence[Metric], tests: Collection[str] | None, where: str
+) -> Iterator[tuple[Metric, str]]:
     """Those whose test is not there."""
     for metric in metrics:
         file, *names = metric.test.split("::")
@@ -155,7 +169,7 @@ def _lost(root: Path, metrics: Sequence[Metric], tests: Collection[str] | None) 
         if not _holds(body, names):
             yield metric, f"{file} has no {'::'.join(names)}: write the test, or mend the name"
         elif tests is not None and metric.test not in tests:
-            yield metric, f"{metric.test} is no guard of lane cpu, and no other lane measures yet: name one that is"
+            yield metric, f"{metric.test} is {_NOT_MEASURING[where]}"
 
 
 def _holds(body: Sequence[ast.stmt], names: Sequence[str]) -> bool:

@@ -117,6 +117,9 @@ def measures_of(metrics: Sequence[Metric], report: GuardReport, past: Past | Non
     for metric in metrics:
         values = _samples(metric, answers.get(metric.test, ()))
         peer_values = _samples(metric, peers.get(metric.test, ()))
+        if values and metric.better is Better.EQUAL:
+            measures += _compared(metric, values, peer_values)
+            continue
         if not values:
             said = answers.get(metric.test, ())
             if not said:
@@ -148,6 +151,20 @@ def measures_of(metrics: Sequence[Metric], report: GuardReport, past: Past | Non
     return Measures(report.node, against, tuple(measures), tuple(missing), report.why_alone)
 
 
+def _compared(metric: Metric, values: Sequence[float], peers: Sequence[float]) -> list[Measure]:
+    """How many samples are the last promoted image's at their place; nothing where it was not asked."""
+    if not peers:
+        return []
+    count = max(len(values), len(peers))
+    same = sum(value == peer for value, peer in zip(values, peers, strict=False))
+    off = 1 - same / count
+    trend = Trend.PASS if off <= metric.floor_share else Trend.WARN
+    if metric.alone_share is not None and off > metric.alone_share:
+        trend = Trend.FAIL
+    detail = f"{same} of {count} as the last promoted one"
+    return [Measure(metric.name, metric.unit, metric.test, same / count, 1.0, 0, None, None, trend, detail)]
+
+
 def told_by_numbers(
     metrics: Sequence[Metric], tonight: Measures | None, results: Sequence[GuardResult]
 ) -> tuple[GuardResult, ...]:
@@ -160,7 +177,7 @@ def told_by_numbers(
     for metric in metrics:
         said = held.get(metric.name)
         values = _samples(metric, [result for result in results if _function(result.test) == metric.test])
-        if said is None or not values:
+        if said is None or not values or metric.better is Better.EQUAL:
             continue
         trend, detail = judge(metric, median(values), said.peer, Band(said.n, said.baseline, said.sigma))
         if trend is Trend.FAIL:

@@ -24,7 +24,7 @@ from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
 from patchstack.regress.declared import CPU, Declared, Guarding, read_declared
 from patchstack.regress.kills import read_kills
-from patchstack.regress.metrics import read_metrics
+from patchstack.regress.metrics import FILE, OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import read_quarantine
 from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
@@ -70,17 +70,19 @@ def validate(config_path: Path) -> Validated:
             if not slugs.get(slug)
         ]
     if config is not None and patches is not None:
-        root, tests, measuring = config_path.absolute().parent, None, None
+        root, tests, measuring, elsewhere = config_path.absolute().parent, None, None, None
         try:
             declared = declared_in(root, config, patches)
             tests = {test.test for test in declared}
             measuring = {test.test for test in declared if test.lane == CPU}
+            elsewhere = tests - measuring
         except ConfigError as error:
             problems += error.problems
-        try:
-            read_metrics(root, measuring)
-        except ConfigError as error:
-            problems += error.problems
+        for file, by in ((FILE, measuring), (OF_SCENARIOS, elsewhere)):
+            try:
+                read_metrics(root, by, file=file)
+            except ConfigError as error:
+                problems += error.problems
         try:
             read_quarantine(root, now_utc().date(), tests)
         except ConfigError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patchstack.errors import ConfigError
-from patchstack.regress.metrics import FILE, Better, Metric, measuring, read_metrics
+from patchstack.regress.metrics import FILE, OF_SCENARIOS, Better, Metric, measuring, metrics_digest, read_metrics
 from patchstack.regress.node import describe_node
 from patchstack.regress.suites import BED_SUITE, Suite
 
@@ -69,7 +69,7 @@ def test_all_problems_are_named_at_once_with_their_lines(root: Path) -> None:
     assert problems(root, text) == [
         "1: cost.unit: Field required: add it",
         "2: cost.units: Extra inputs are not permitted: remove the key, or mend its spelling",
-        "3: cost.better: Input should be 'higher' or 'lower': mend it",
+        "3: cost.better: Input should be 'higher', 'lower' or 'equal': mend it",
         "10: speed.floor_share: Input should be greater than 0: write a share above 0, such as 0.2 for 20 %",
         "12: Third.better: Field required: add it",
         "12: Third.floor_share: Field required: add it",
@@ -122,12 +122,28 @@ def test_only_guards_of_the_cpu_measure(root: Path) -> None:
     assert len(read_metrics(write(root, GOOD), both)) == 2
     with pytest.raises(ConfigError) as caught:
         read_metrics(root, both - {f"{COSTS}::test_it"})
-    said = "is no guard of lane cpu, and no other lane measures yet: name one that is"
+    said = f"is no guard of lane cpu: what other lanes measure stands in {OF_SCENARIOS}"
     assert caught.value.problems == [f"{root / FILE}:4: cost.test: {COSTS}::test_it {said}"]
+
+
+def test_scenarios_have_a_file_of_their_own(root: Path) -> None:
+    assert read_metrics(root, file=OF_SCENARIOS) == ()
+    without = metrics_digest(write(root, GOOD))
+    other = root / OF_SCENARIOS
+    other.parent.mkdir(parents=True)
+    other.write_text(GOOD.replace("higher", "equal"))
+    assert read_metrics(root, file=OF_SCENARIOS)[0].test == f"{COSTS}::test_it"
+    assert metrics_digest(root) != without
+    with pytest.raises(ConfigError) as caught:
+        read_metrics(root, (), file=OF_SCENARIOS)
+    said = f"is no scenario of another lane than cpu: what guards measure stands in {FILE}"
+    assert caught.value.problems[0] == f"{other}:4: cost.test: {COSTS}::test_it {said}"
 
 
 def test_this_repositorys_own_is_read() -> None:
     assert {metric.file for metric in read_metrics(ROOT)} == {COSTS}
+    named = {metric.file for metric in read_metrics(ROOT, file=OF_SCENARIOS)}
+    assert named == {f"tests/regression/gpu/test_{name}.py" for name in ("accuracy", "colocate_soak", "throughput")}
 
 
 def test_what_measures_is_a_suite_of_its_own(root: Path) -> None:

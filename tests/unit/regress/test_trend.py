@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -190,6 +191,35 @@ def test_the_median_of_tonights_samples_is_held_against_the_median_beside_and_th
     (measure,) = measures.measures
     assert (measure.value, measure.peer, measure.n, measure.baseline) == (120.0, 99.0, 5, 100.0)
     assert (measure.sigma, measure.trend, measure.unit, measure.test) == (0.0, Trend.FAIL, "ms", TEST)
+
+
+TEXTS = Metric("texts", "share of texts", Better.EQUAL, TEST, 0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("tonight", "beside", "share", "trend"),
+    [
+        ((7.0, 8.0, 9.0, 10.0), (7.0, 8.0, 9.0, 10.0), 1.0, Trend.PASS),
+        ((7.0, 8.0, 9.0, 10.0), (7.0, 8.0, 9.0, 11.0), 0.75, Trend.WARN),
+        ((7.0, 8.0, 9.0, 10.0), (8.0, 7.0, 10.0, 9.0), 0.0, Trend.FAIL),  # each at its place
+        ((7.0, 8.0), (7.0, 8.0, 9.0, 10.0), 0.5, Trend.WARN),  # what is not there is not the same
+    ],
+)
+def test_digests_are_the_same_at_their_place_or_not(
+    tonight: tuple[float, ...], beside: tuple[float, ...], share: float, trend: Trend
+) -> None:
+    def texts(values: tuple[float, ...]) -> GuardResult:
+        return replace(said(*values), samples=tuple(Sample("texts", value) for value in values))
+
+    both = report(texts(tonight), beside=(texts(beside),))
+    measures = measures_of((TEXTS,), both, FIVE)
+    assert measures is not None
+    (measure,) = measures.measures
+    assert (measure.value, measure.peer, measure.n, measure.trend) == (share, 1.0, 0, trend)
+    assert told_by_numbers((TEXTS,), measures, [texts(tonight)]) == (texts(tonight),)
+    alone = measures_of((TEXTS,), report(texts(tonight)), FIVE)
+    assert alone is not None
+    assert (alone.measures, alone.missing) == ((), ())
 
 
 def test_what_the_base_measured_is_nobodys_number() -> None:
