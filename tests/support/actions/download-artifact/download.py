@@ -1,4 +1,4 @@
-"""Brings what `upload.py` kept; what is not there, or is another run's, fails the step.
+"""Brings what `upload.py` kept; what is not there, or is another run's, fails the step. Of a pattern nothing need be.
 
 https://github.com/actions/download-artifact/tree/v4.3.0#inputs
 """
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 
@@ -24,8 +25,11 @@ def main() -> None:
     if given.get("name") and given.get("artifact-ids"):
         sys.exit("Inputs 'name' and 'artifact-ids' cannot be used together.")
     ids = {int(number) for number in (given.get("artifact-ids") or "").split(",") if number.strip()}
-    chosen = [one for one in mine if one["id"] in ids or one["name"] == given.get("name")]
-    if not chosen or len(chosen) < len(ids):
+    if pattern := given.get("pattern"):
+        chosen = [one for one in mine if fnmatchcase(one["name"], pattern)]
+    else:
+        chosen = [one for one in mine if one["id"] in ids or one["name"] == given.get("name")]
+    if not pattern and (not chosen or len(chosen) < len(ids)):
         sys.exit(f"Unable to download artifact(s): not found for {given.get('name') or sorted(ids)}")
     flat = bool(given.get("name")) or given["merge-multiple"] == "true"
     for one in chosen:

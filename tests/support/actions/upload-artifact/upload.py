@@ -1,6 +1,7 @@
 """Keeps files below ``$STANDIN_SHELF/artifacts/ID/files``, with what is said of them in ``ID/artifact.json``.
 
-As on GitHub, ids are never given twice, a name is free once in a run, and what is kept does not change.
+As on GitHub, ids are never given twice, a name is free once in a run, and what is kept does not change; but it can be
+deleted by the upload that takes its name.
 https://github.com/actions/upload-artifact#inputs
 """
 
@@ -28,9 +29,13 @@ def main() -> None:
         print(said)
         return
     kept = [json.loads(path.read_text()) for path in shelf.glob("*/artifact.json")]
+    if given["overwrite"] == "true":
+        for one in [one for one in kept if (one["run"], one["name"]) == (run, given["name"])]:
+            (shelf / str(one["id"]) / "artifact.json").unlink()  # its id is not given again
+            kept.remove(one)
     if any((one["run"], one["name"]) == (run, given["name"]) for one in kept):
         sys.exit(f"Conflict: an artifact with this name already exists on the workflow run: {given['name']}")
-    number = 1 + max((one["id"] for one in kept), default=1000)
+    number = 1 + max((int(path.name) for path in shelf.iterdir()), default=1000)
     files = shelf / str(number) / "files"
     files.mkdir(parents=True)
     for path in found:
