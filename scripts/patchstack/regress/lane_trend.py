@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 from patchstack.model import (
     Form,
@@ -100,18 +99,11 @@ def _records(run: LaneRun) -> list[LaneRecord]:
         files = {file for answer in answers for file in answer.job.shard.files}
         told |= files
         mine = [said for said in run.results if _file(said) in files]
-        records.append(LaneRecord(run.lane, hardware, green, _medians(mine), _outcomes(mine)))
+        samples = (measure for each in run.measures if each.node == hardware for measure in each.measures)
+        values = tuple((measure.metric, measure.value) for measure in samples)
+        records.append(LaneRecord(run.lane, hardware, green, values, _outcomes(mine)))
     silent = [said for said in run.results if _file(said) not in told]
     return [*records, *([LaneRecord(run.lane, "", False, (), _outcomes(silent))] if silent else [])]
-
-
-def _medians(results: Sequence[GuardResult]) -> tuple[tuple[str, float], ...]:
-    """One value for each metric; those of tests that passed, as `trend.py` takes them."""
-    values: dict[str, list[float]] = {}
-    for said in results:
-        for sample in said.samples if said.outcome is GuardOutcome.PASS else ():
-            values.setdefault(sample.metric, []).append(sample.value)
-    return tuple((metric, median(found)) for metric, found in values.items())
 
 
 def _outcomes(results: Sequence[GuardResult]) -> tuple[tuple[str, str], ...]:

@@ -149,7 +149,7 @@ def test_the_band_is_of_promoted_nights_in_which_the_lane_was_green() -> None:
 def test_what_history_keeps_of_a_lane() -> None:
     lost = said(f"{SLOW}::test_lost", outcome=MISSING)
     run = lane(answer(H200, said(SPEED.test, 99.0, 101.0), said(f"{FAST}::test_red", 7.0, outcome=FAIL)))
-    run = replace(run, results=(*run.results, lost))
+    run = replace(run, results=(*run.results, lost), measures=lane_measures((SPEED,), run, None))
     assert lane_records(LaneRuns(TREE, (run,))) == (
         LaneRecord("1-gpu", kind(H200), False, (("speed", 100.0),), ((f"{FAST}::test_red", "fail"),)),
         LaneRecord("1-gpu", "", False, (), ((lost.test, "missing"),)),
