@@ -239,6 +239,32 @@ class Slurm(_Part):
     gres: str = Field(default="gpu:{gpus}", description="Of a lane with GPUs; {gpus} is their number")
     options: tuple[str, ...] = Field(default=(), description="More options of sbatch, such as --qos=night")
 
+    @field_validator("gres")
+    @classmethod
+    def _gres_of_gpus(cls, value: str) -> str:
+        if "{gpus}" not in value or set(value.replace("{gpus}", "")) & set("{}"):
+            raise ValueError(f"{value!r} does not say how many GPUs; write {{gpus}} where their number belongs")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _options_left_to_us(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for option in value:
+            name = option.partition("=")[0]
+            if not re.fullmatch("--[a-z][a-z-]*", name):
+                raise ValueError(f"{option!r} is not an option of sbatch on its own; write it as --name=value")
+            if any(ours.startswith(name) for ours in _SBATCH_OURS):
+                raise ValueError(f"sbatch's {name} is set by the night itself; take it out")
+        return value
+
+
+_SBATCH_OURS = (
+    *("--array", "--job-name", "--output", "--error", "--input", "--open-mode", "--chdir", "--time", "--gres"),
+    *("--requeue", "--no-requeue", "--parsable", "--wait", "--wrap", "--export", "--export-file", "--get-user-env"),
+    *("--partition", "--account", "--nodes", "--ntasks", "--propagate", "--clusters", "--hold", "--test-only", "--uid"),
+)
+"""sbatch takes shortened names, too."""
+
 
 _LANES = {
     "cpu": TestLane(because="every machine can run it: real servers of a tiny model on a CPU"),
