@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patchstack.model import (
+    Composition,
     Form,
     GuardOutcome,
     GuardResult,
     JobEnd,
     JobState,
+    Kind,
     LaneAnswer,
     LaneJob,
     LaneRun,
@@ -45,6 +47,11 @@ class Asked:
     limit_s: float
     image: str = ""
     last_promoted: str = ""
+
+
+def patches_of(composition: Composition) -> tuple[str, ...]:
+    """The slugs of what it includes, in series order."""
+    return tuple(topic.name for topic in composition.included if topic.kind is Kind.PATCH)
 
 
 def due_on(declared: Sequence[Declared], lane: str, patches: Collection[str]) -> tuple[Declared, ...]:
@@ -79,9 +86,9 @@ def decide_jobs(asked: Asked, due: Sequence[Declared], shards: int) -> tuple[Lan
     )
 
 
-def suites_of(job: LaneJob, declared: Sequence[Declared]) -> tuple[Suite, ...]:
-    """The files of the job's shard, by the patch that their first test of this lane guards."""
-    named = _slugs([test for test in declared if test.lane == job.lane])
+def suites_of(job: LaneJob, due: Sequence[Declared]) -> tuple[Suite, ...]:
+    """The files of the job's shard, by the patch that the first test of each that is ``due`` guards."""
+    named = _slugs(due)
     slugs = dict.fromkeys(named.get(file, job.lane) for file in job.shard.files)
     return tuple(
         Suite(slug, tuple(file for file in job.shard.files if named.get(file, job.lane) == slug), "") for slug in slugs

@@ -21,7 +21,7 @@ from patchstack.regress.attempts import run_with_attempts
 from patchstack.regress.execute import Tree, hear_suite
 from patchstack.regress.executor import ANSWER, JOB
 from patchstack.regress.lane import within_bounds
-from patchstack.regress.lane_jobs import suites_of
+from patchstack.regress.lane_jobs import due_on, patches_of, suites_of
 from patchstack.regress.record import Said, unanswered
 from patchstack.regress.suites import Suite
 from patchstack.store import Run, decode, encode, write_whole
@@ -45,7 +45,8 @@ def run_job(work: Workplace, folder: Path) -> LaneAnswer:
     run = work.state.run(job.run)
     composition = read_composition(work, run)
     _require_same(job, run, composition)
-    suites = suites_of(job, declared_in(work.root, work.config, read_series(work.patches_folder)))
+    declared = declared_in(work.root, work.config, read_series(work.patches_folder))
+    suites = suites_of(job, due_on(declared, job.lane, patches_of(composition)))
     inner = replace(job, limit_s=job.limit_s - min(_MARGIN_S, job.limit_s * _MARGIN))
     if job.form is Form.DEVICE:
         heard = run_inside(work, inner, suites, folder / LOGS)

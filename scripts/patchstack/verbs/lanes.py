@@ -25,7 +25,6 @@ from patchstack.model import (
     ImageTests,
     JobEnd,
     JobState,
-    Kind,
     LaneAnswer,
     LaneJob,
     LaneRun,
@@ -37,10 +36,10 @@ from patchstack.patches.series import read_series
 from patchstack.regress.declared import CPU, Declared
 from patchstack.regress.executor import ANSWER, JOB, Begin, Executor, Place
 from patchstack.regress.gate import image_to_promote
-from patchstack.regress.lane_jobs import Asked, decide_jobs, due_on, joined, lane_run
+from patchstack.regress.lane_jobs import Asked, decide_jobs, due_on, joined, lane_run, patches_of
 from patchstack.regress.lane_trend import lane_measures
 from patchstack.regress.local import Local, gpus_here
-from patchstack.regress.metrics import read_metrics
+from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import excused
 from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.author import declared_in
@@ -103,10 +102,12 @@ def planned(
     """
     declared = declared_in(work.root, work.config, read_series(work.patches_folder))
     image = image_of_run(run, composition) if image is None else image
-    patches = [topic.name for topic in composition.included if topic.kind is Kind.PATCH]
+    patches = patches_of(composition)
     unknown = [slug for slug in request.only if slug not in patches]
     if unknown:
-        raise UsageError(f"no patch of this composition is called {', '.join(map(repr, unknown))}: it has {patches}")
+        raise UsageError(
+            f"no patch of this composition is called {', '.join(map(repr, unknown))}: it has {', '.join(patches)}"
+        )
     return tuple(
         _planned(work, run, composition, request, name, due_on(declared, name, patches), image)
         for name in dict.fromkeys(request.lanes)
@@ -241,7 +242,7 @@ def settled(
     quarantine = quarantine_now(work)
     found = replace(found, results=tuple(excused(said, quarantine) for said in found.results))
     due = {test.test for test in plan.due}
-    metrics = [metric for metric in read_metrics(work.root) if metric.test in due]
+    metrics = [metric for metric in read_metrics(work.root, file=OF_SCENARIOS) if metric.test in due]
     return replace(found, measures=lane_measures(metrics, found, past_of(run)))
 
 
