@@ -13,7 +13,7 @@ import pytest
 from patchstack.store import cache_folder
 from patchstack.upstream.releases import fetch_wheel
 
-from .test_night import BED_CONTROL, MODULE, SLUG, STACKED_GUARD, Place, copy_workplace, names
+from .test_night import BED_CONTROL, GUARDS, MODULE, SLUG, STACKED_GUARD, Place, copy_workplace, names
 
 RELEASE = "0.5.12.post1"
 CONN = "python/sglang/srt/disaggregation/common/conn.py"
@@ -99,6 +99,7 @@ def place(tmp_path: Path) -> Place:
     (tmp_path / "home" / "patches").mkdir(parents=True)
     made = copy_workplace(tmp_path / "home")
     (made.root / "deploy.yaml").unlink()
+    shutil.rmtree(made.root / GUARDS)  # of a patch that is not there: nobody would run them
     return made
 
 
