@@ -42,7 +42,7 @@ from patchstack.regress.local import Local, gpus_here
 from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import excused
 from patchstack.store import Run, decode, encode, write_whole
-from patchstack.verbs.author import declared_in
+from patchstack.verbs.declared import declared_in
 from patchstack.verbs.history import past_of
 from patchstack.verbs.quarantine import quarantine_now
 from patchstack.verbs.trees import lay_tree, open_bed

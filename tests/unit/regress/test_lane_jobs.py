@@ -75,10 +75,10 @@ def test_jobs_divide_the_files_by_the_time_that_their_tests_are_said_to_take() -
         composition="c" * 40,
         tree="d" * 40,
         form=Form.DEVICE,
-        image="acme/sglang@sha256:0",
+        image=TONIGHT,
         gpus=1,
         limit_s=600.0,
-        last_promoted="acme/sglang@sha256:1",
+        last_promoted=LAST,
     )
     assert [(suite.slug, suite.paths) for suite in suites_of(two, DUE)] == [("pd-abort", (PD,))]
 

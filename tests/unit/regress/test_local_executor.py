@@ -135,13 +135,12 @@ def test_an_interruption_leaves_no_job_and_asks_each_to_end(tmp_path: Path) -> N
     code = """\
 import os, pathlib, signal, sys
 folder = pathlib.Path(sys.argv[1])
-def end(*_):
-    (folder / "ended").touch()
-    sys.exit(130)
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 (folder / "pid").write_text(str(os.getpid()))
 (folder.parent / "fifo").open().read()
-signal.pause()
+signal.sigwait([signal.SIGTERM])
+(folder / "ended").touch()
+sys.exit(130)
 """
     os.mkfifo(tmp_path / "fifo")
     begin = Begin(lambda folder: [sys.executable, "-c", code, str(folder)], Path("/"), {})
