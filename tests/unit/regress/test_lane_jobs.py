@@ -33,9 +33,8 @@ from patchstack.regress.lane_jobs import (
 PD, KV = "tests/regression/gpu/test_pd.py", "tests/regression/gpu/test_kv.py"
 ABORT, RETRY, READ = f"{PD}::test_abort", f"{PD}::test_retry", f"{KV}::test_read"
 PASS, FAIL, CRASH, MISSING = GuardOutcome.PASS, GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.MISSING
-ASKED = Asked(
-    "run-1", "1-gpu", "c" * 40, "d" * 40, Form.DEVICE, 1, 600.0, "acme/sglang@sha256:0", "acme/sglang@sha256:1"
-)
+TONIGHT, LAST = "acme/sglang@sha256:0", "acme/sglang@sha256:1"
+ASKED = Asked("run-1", "1-gpu", "c" * 40, "d" * 40, Form.DEVICE, 1, 600.0, TONIGHT, LAST)
 
 
 def declared(name: str, *guards: str, lane: str = "1-gpu", est_s: float | None = 60.0) -> Declared:
