@@ -23,7 +23,6 @@ from patchstack.contents import Package
 from patchstack.image.check import Asked, Times, check
 from patchstack.image.contents import CONTENTS, FOLDER, contents_of, encode_contents, labels_of
 from patchstack.image.debian import make_debian
-from patchstack.image.storage import FOLDER as CONTAINERS
 from patchstack.image.engine import Engine, OpenEngine, _run_folder, engine_at_hand
 from patchstack.image.inventory import PATH as INVENTORY
 from patchstack.image.inventory import Inventory
@@ -32,6 +31,7 @@ from patchstack.image.login import Login
 from patchstack.image.names import Place
 from patchstack.image.oci import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, digest_of
 from patchstack.image.registry import Registry
+from patchstack.image.storage import FOLDER as CONTAINERS
 from patchstack.model import Base, Composition, Fingerprint, GuardOutcome, ImageRef, Kind, Topic
 from patchstack.store import cache_folder
 

@@ -17,8 +17,8 @@ from tests.e2e.image_check_bench import bench as bench
 from tests.support.image_registry import faulty
 
 from patchstack.image.check import check
-from patchstack.image.storage import FOLDER as CONTAINERS
 from patchstack.image.engine import Limits, engine_at_hand
+from patchstack.image.storage import FOLDER as CONTAINERS
 
 pytestmark = pytest.mark.usefixtures("sealed_module")
 

@@ -68,6 +68,7 @@ def environment(job: LaneJob, manager_url: str = "") -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HOME": _HOME,
         "TMPDIR": "/tmp",  # noqa: S108 - the container's own
+        "TESTBED_NETWORK": "container",
         "PYTHONPYCACHEPREFIX": "/tmp/bytecode",  # noqa: S108
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +21,12 @@ from patchstack.process import Stop, Stopped
 from patchstack.regress import inside, stacks
 from patchstack.regress.attempts import run_with_attempts
 from patchstack.regress.lane import within_bounds
-from patchstack.regress.metrics import measuring
+from patchstack.regress.metrics import OF_SCENARIOS, measuring, read_metrics
 from patchstack.regress.node import memory_gib
 from patchstack.regress.record import Said, unanswered
 from patchstack.regress.suites import Suite
 from patchstack.verbs.image import open_registry
-from patchstack.verbs.measure import join, metrics_of
+from patchstack.verbs.measure import join
 from patchstack.verbs.plan import read_composition
 from patchstack.workplace import Workplace
 
@@ -55,19 +56,13 @@ class HeardInside:
 
 
 def run_inside(
-    work: Workplace,
-    job: LaneJob,
-    suites: Sequence[Suite],
-    logs: Path,
-    *,
-    last_promoted: str = "",
-    stop: Stop | None = None,
+    work: Workplace, job: LaneJob, suites: Sequence[Suite], logs: Path, *, stop: Stop | None = None
 ) -> HeardInside:
     """Run ``suites`` inside ``job.image``, for ``job.limit_s`` at most; each test keeps its own limit.
 
     ``suites`` have the files of the job's shard, by the patch that they guard. Each file has a container of its own,
     and what it prints is kept in ``logs``. The GPUs are those that ``CUDA_VISIBLE_DEVICES`` names, else the first
-    ``job.gpus``. The tests that measure run in ``last_promoted``, too, in turns: ``repository@digest``, empty for none.
+    ``job.gpus``. The tests that measure run in ``job.last_promoted``, too, in turns, unless it is the same image.
 
     `MachineError` where nothing could run: no engine, no GPU, an image that cannot be pulled. What a test does to its
     process, or the process to itself, is a result.
@@ -88,11 +83,13 @@ def run_inside(
         opened.keep(tonight.image, f"{work.lane_name}-tonight")
         results = tuple(result for said in heard for result in said.results)
         beside: tuple[GuardResult, ...] = ()
-        if last_promoted and last_promoted != job.image:
-            results, beside = _in_turns(composition, suites, tonight, last_promoted, results)
+        if job.last_promoted and job.last_promoted != job.image:
+            results, beside = _in_turns(suites, tonight, results)
+    looked = next((said.hardware for said in heard if said.hardware is not None), None)
     return HeardInside(
         results,
-        next((said.hardware for said in heard if said.hardware is not None), None),
+        # A container has a name of its own.
+        replace(looked, node=platform.node()) if looked is not None else None,
         tuple(one for said in heard for one in said.settings),
         beside,
     )
@@ -256,10 +253,8 @@ def _mib_in_files(job: LaneJob) -> int:
 
 
 def _in_turns(
-    composition: Composition,
     suites: Sequence[Suite],
     tonight: _Image,
-    last_promoted: str,
     results: tuple[GuardResult, ...],
 ) -> tuple[tuple[GuardResult, ...], tuple[GuardResult, ...]]:
     """``results`` with more samples, and what the last promoted image said: those that measure and passed, in turns.
@@ -270,12 +265,14 @@ def _in_turns(
     passed = {said.test for said in results if said.outcome is GuardOutcome.PASS}
     plan = [
         replace(part.suite, paths=paths)
-        for part in measuring(work.root, suites, metrics_of(work, composition))
+        for part in measuring(work.root, suites, read_metrics(work.root, file=OF_SCENARIOS))
         if (paths := tuple(test for test in part.suite.paths if test in passed))
     ]
     if not plan:
         return results, ()
-    promoted = replace(tonight, image=_pulled(work, tonight.engine, last_promoted), of_whom="last-promoted-")
+    promoted = replace(
+        tonight, image=_pulled(work, tonight.engine, tonight.job.last_promoted), of_whom="last-promoted-"
+    )
     heard: dict[_Image, list[GuardResult]] = {promoted: [], tonight: []}
     for turn in range(1, ROUNDS + 1):
         for image in (promoted, tonight) if turn < ROUNDS else (promoted,):

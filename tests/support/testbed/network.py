@@ -21,8 +21,17 @@ SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
 
+GIVEN = "TESTBED_NETWORK"
+"""Environment variable: set where whoever started the run has given it the network that it is to have."""
+
 PRIVATE = "private (loopback only)"
+AS_GIVEN = "as it was given"
 SHARED = "shared with this machine: it allows no network namespace here"
+
+
+def enter() -> str:
+    """The run's network: one of its own, or in a container the one that it has there; say which."""
+    return AS_GIVEN if os.environ.get(GIVEN) else make_private()
 
 
 def make_private() -> str:

@@ -29,8 +29,8 @@ be interrupted, the time-out is recorded and the process ends: the tests after i
 ``--stacks FOLDER`` those of every process that the run has started go into a file there (`testbed.stacks`), and at
 ``--part-limit SECONDS``, at which the whole run ends, again.
 
-In the bed (``PATCHSTACK_TREE`` is set) the whole run moves into a network of its own and turns the stand-ins
-on, before anything else is imported.
+In the bed (``PATCHSTACK_TREE`` is set) the whole run moves into a network of its own, unless ``TESTBED_NETWORK`` says
+that it was given one, and turns the stand-ins on, before anything else is imported.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # The repository's own tests turn warnings into errors; SGLang and what it imports warn a good deal.
     config.addinivalue_line("filterwarnings", "default")
     if os.environ.get("PATCHSTACK_TREE"):
-        config.stash[_NETWORK] = network.make_private()
+        config.stash[_NETWORK] = network.enter()
     os.environ[stacks.MARK] = f"{os.getpid()}-{time.monotonic_ns()}"
     activate()
     config.stash[_ENVIRONMENT] = dict(os.environ)
