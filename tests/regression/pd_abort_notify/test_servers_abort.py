@@ -21,6 +21,7 @@ import pytest
 
 from testbed import Ports
 from testbed.answers import LOOPBACK, Answer, request_body
+from testbed.pd_scenarios import WAITING_FOR_KV
 from testbed.pd_servers import PdOptions, PdServers, start_pd
 from testbed.program import Programs
 from testbed.server import Server, ServerOptions, launch, wait_until_up
@@ -31,9 +32,7 @@ PROMPT, NEXT_PROMPT = prompt_ids(150), prompt_ids(150, first=1)
 NEW_TOKENS = 60
 WORDS = 5
 """How many tokens of the next request are there when the held batch goes on."""
-BEFORE_DRAIN_S = 3.0
-"""How long it is waited for them: where decode keeps the pages they come only after the drain."""
-ENDED_S = 30.0
+ENDED_S, POLL_S = 30.0, 0.05
 
 BAD_SIGNS = ("Context corruption", "Exception in thread", "Scheduler hit an exception", "memory leak")
 
@@ -108,28 +107,52 @@ def test_the_next_client_is_told_what_it_would_be_told_alone(deployment: Deploym
         answer = while_held(deployment)
         assert engine.wait_for_transfers(sent + 1)
         assert (engine.transfers()[sent].returned, engine.transfers()[sent].injected) == (0, False)
-        said = answer()
+        assert not answer.ready, f"after {leave.__name__}: the held batch landed when all was said, and shows nothing"
+        said = answer.get()
         assert said.ok, f"after {leave.__name__}: {said.describe()}"
         assert said.tokens == alone.tokens, f"after {leave.__name__}: {said.describe()}"
     assert_all_is_well(deployment)
 
 
-def while_held(deployment: Deployment) -> Callable[[], Answer]:
-    """Send the next request, and let the held batch go on in the middle of it; gives its answer."""
-    tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+class Coming:
+    """The next request's answer, which another thread waits for."""
 
-    def ask() -> None:
-        answers.put(deployment.over_the_other(lambda: tokens.put(None)))
+    def __init__(self, deployment: Deployment) -> None:
+        self.words: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        threading.Thread(target=self._ask, args=(deployment,), daemon=True).start()
 
-    threading.Thread(target=ask, daemon=True).start()
-    try:
+    @property
+    def ready(self) -> bool:
+        return not self._answers.empty()
+
+    def get(self) -> Answer:
+        return self._answers.get(timeout=ENDED_S)
+
+    def _ask(self, deployment: Deployment) -> None:
+        self._answers.put(deployment.over_the_other(lambda: self.words.put(None)))
+
+
+def while_held(deployment: Deployment) -> Coming:
+    """Send the next request, and let the held batch go on in the middle of it."""
+    keeps = keeps_the_pages(deployment)
+    coming = Coming(deployment)
+    if not keeps:
         for _ in range(WORDS):
-            tokens.get(timeout=BEFORE_DRAIN_S)
-    except queue.Empty:
-        pass  # decode keeps the pages
+            coming.words.get(timeout=ENDED_S)
     deployment.pd.prefill.engine().release()
-    return lambda: answers.get(timeout=ENDED_S)
+    return coming
+
+
+def keeps_the_pages(deployment: Deployment) -> bool:
+    """Whether decode has the pages of the request that it has given up; what it says comes from its scheduler."""
+    decode = deployment.pd.decode
+    for _ in range(round(ENDED_S / POLL_S)):
+        load = decode.load()
+        if not load.queues[WAITING_FOR_KV]:
+            return load.used_tokens > 0
+        decode.program.exits_within(POLL_S)
+    raise AssertionError(f"decode does not give the request up: {load}")
 
 
 def assert_all_is_well(deployment: Deployment) -> None:
