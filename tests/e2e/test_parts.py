@@ -135,7 +135,7 @@ def test_three_machines_make_the_night_that_one_makes(fork: Callable[[str], Fork
     assert composed.code == 0, composed.err
     assert (composed.json["headline"], composed.json["exit_code"]) == ("INCOMPLETE", 0)
     assert composed.json["notes"][0] == "the night is composed and goes on elsewhere: no guard has run yet"
-    assert output.read_text() == "settled=false\nrun=20261122T020000Z\n"
+    assert output.read_text() == "settled=false\nlanes=false\nrun=20261122T020000Z\n"
     assert "mooncake-protocol" in summary.read_text()
     assert parts.refs() == before
 
@@ -186,7 +186,7 @@ def test_an_unchanged_night_is_settled_in_its_pack_too(fork: Callable[[str], For
     output = tmp_path / "output"
     night = here.part("compose", "--until", "merge", "--pack", here.pack("night"), GITHUB_OUTPUT=str(output))
     assert (night.code, night.json["nothing_to_do"], night.json["headline"]) == (0, True, "PASS"), night.err
-    assert output.read_text() == "settled=true\nrun=20261122T020000Z\n"
+    assert output.read_text() == "settled=true\nlanes=false\nrun=20261122T020000Z\n"
     assert "objects.bundle" not in members(here.pack("night"))
     for argv in (("--until", "test"), ("--tests", here.pack("none"))):
         later = here.part("later", "--unpack", here.pack("night"), *argv, "--pack", here.pack("later"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.support.actions.fork import ROOT, Fork
-from tests.support.actions.runner import ACT, Runner
+from tests.support.actions.runner import ACT, MACHINE, Runner
 from tests.support.github_server import GitHubServer
 
 PROBE = ROOT / "tests" / "support" / "actions" / "probe.py"
@@ -22,6 +22,8 @@ MAY = {
     ("nightly", "compose"): NOTHING,
     ("nightly", "image"): NOTHING,
     ("nightly", "test"): NOTHING,
+    ("nightly", "divide"): NOTHING,
+    ("nightly", "lanes"): NOTHING,
     ("nightly", "promote"): {**NOTHING, "push": True},
     ("nightly", "answer"): {**NOTHING, "comment": True, "issue": True, "change": True},
     ("patch-comment", "comment"): {**NOTHING, "comment": True, "change": True},
@@ -53,7 +55,8 @@ def probed(runner: Runner, workflow: str) -> str:
         checkout = {**job["steps"][0], "with": {"persist-credentials": False}}
         assert checkout["uses"].startswith("actions/checkout@")
         job["steps"] = [checkout, probe]
-        for key in ("needs", "if", "outputs", "env"):
+        job["runs-on"] = MACHINE
+        for key in ("name", "needs", "if", "outputs", "env", "strategy", "timeout-minutes"):
             job.pop(key, None)
     return yaml.safe_dump({**document, "on": "workflow_dispatch"})
 

@@ -33,7 +33,7 @@ from patchstack.verbs.plan import read_composition, stack_of
 from patchstack.verbs.remote import naming_the_way_out, open_remote
 from patchstack.verbs.repair import promoted_as, repair, write_promotion
 from patchstack.verbs.settled import known_reports, last_settled
-from patchstack.verbs.test import image_said, verdicts_on
+from patchstack.verbs.test import image_said, lanes_said, verdicts_on
 from patchstack.workplace import Workplace
 
 
@@ -61,7 +61,8 @@ def promote(work: Workplace, run: Run, *, dry_run: bool = False) -> Promoted:
     if known is not None:
         return _promoted_before(work, run, known, remote, dry_run=dry_run)
     verdicts = run.read(Verdicts)
-    if verdicts != verdicts_on(work, composition, run.read(GuardReport), *image_said(run), past_of(run)):
+    said = (run.read(GuardReport), *image_said(run), past_of(run), lanes_said(run))
+    if verdicts != verdicts_on(work, composition, *said):
         raise UsageError(
             f"the verdict of run {run.id} does not follow from its composition, its tests and deploy.yaml as they are "
             f"now; nothing was moved: run `patchstack test --run {run.id}`"

@@ -23,6 +23,8 @@ from tests.support.github_server import GitHubServer, Repository
 
 HERE = Path(__file__).parent
 MACHINE = "ubuntu-24.04"
+OURS = "self-hosted"
+"""The label of machines of ours; jobs run here that have it, and no other one with it."""
 PINNED = re.compile(r"uses: ([\w-]+/[\w-]+)(?:/[\w-]+)?@([0-9a-f]{40})")
 EXIT = re.compile(r"exit status (\d+)")
 LIMIT_S = 600
@@ -104,7 +106,8 @@ class Runner:
         }
         argv = [
             *(str(ACT), event, "--directory", str(checkout), "--workflows", str(path), "--eventpath", str(event_path)),
-            *("--platform", f"{MACHINE}=-self-hosted", "--no-skip-checkout", "--no-cache-server", "--rm", "--json"),
+            *(part for label in (MACHINE, OURS) for part in ("--platform", f"{label}=-self-hosted")),
+            *("--no-skip-checkout", "--no-cache-server", "--rm", "--json"),
             *("--action-cache-path", str(self.folder / "act"), "--secret-file", str(secrets), "--concurrent-jobs", "1"),
             *(part for name, value in told.items() for part in ("--env", f"{name}={value}")),
             *_stand_ins((checkout / path).read_text()),
