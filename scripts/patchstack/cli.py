@@ -272,10 +272,11 @@ patch.add_command(patch_import)
 @click.pass_obj
 def generate(options: Options, as_json: bool, dry_run: bool) -> None:
     """Write the generated files again: deploy.yaml's JSON schema and the tables of README and docs/gpu.md."""
-    from patchstack.verbs import author
+    from patchstack.config import load
+    from patchstack.verbs import generated
 
-    root = options.config.absolute().parent
-    stale = author.stale_files(root) if dry_run else author.write_generated(root)
+    root, config = options.config.absolute().parent, load(options.config)
+    stale = generated.stale_files(root, config) if dry_run else generated.write_generated(root, config)
     if as_json:
         emit(json.dumps({"stale": stale, "dry_run": dry_run}, indent=2))
     else:

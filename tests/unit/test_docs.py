@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from patchstack.cli import main_group
+from patchstack.config import load
 from patchstack.errors import EXIT_CODES
 from patchstack.model import GuardOutcome, Reason, Standing
 from patchstack.patches import header
@@ -171,6 +173,19 @@ def test_every_file_of_a_run_is_documented() -> None:
     logs = {"logs/TREE/SLUG.log", "logs/TREE/stacks/SLUG/*.txt"}
     beside_the_stages = {"report.md", "junit.xml", "answers.md", "traceback.txt", *logs}
     assert set(spans(column(OPERATORS, "file"))) == {*STAGE_FILES.values(), *beside_the_stages}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_quoted_parts_of_deploy_yaml_are_read(page: Path, tmp_path: Path) -> None:
+    """Each fenced block that begins with a key of the file, laid over the repository's own."""
+    own = yaml.safe_load((ROOT / "deploy.yaml").read_text())
+    for kind, block in FENCE.findall(page.read_text()):
+        said = yaml.safe_load(block) if kind == "yaml" else None
+        if isinstance(said, dict) and said.keys() <= own.keys():
+            (tmp_path / "deploy.yaml").write_text(
+                yaml.safe_dump({**own, **said, "channels": {"nightly": {"needs": ["cpu"]}}})
+            )
+            load(tmp_path / "deploy.yaml")
 
 
 # --- between pages ---

@@ -149,7 +149,7 @@ def _lanes(
     from patchstack.report.lane_lines import job_line, lanes_page
     from patchstack.report.terminal import page_text
     from patchstack.verbs import lanes as stage
-    from patchstack.verbs.test import gate
+    from patchstack.verbs.test import gate, write_junit
 
     request = stage.Request(*asked, previous=stage.previous_of(run))
     if dry_run:
@@ -160,6 +160,8 @@ def _lanes(
         return
     found = stage.run_lanes(work, run, composition, request, deadline)
     tested = run.has(GuardReport)
+    if tested:
+        write_junit(run)
     verdicts = gate(work, run, composition, run.read(GuardReport)).verdicts if tested else ()
     emit(store.encode(found) if as_json else page_text(lanes_page(found, verdicts, run.id)))
     stage.raise_for_lanes(found, request.lanes, run.id)

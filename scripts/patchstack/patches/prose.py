@@ -11,9 +11,6 @@ from patchstack.patches.header import Patch
 HEADINGS = ("Symptom", "Cause", "Cure", "Switches", "Log lines", "Removal")
 """Every patch has these, in this order, each with something below it."""
 
-ON_GPU = "On a GPU:"
-"""Begins the line that says when and where a patch's GPU scenarios ran, and what they measured."""
-
 
 @dataclass(frozen=True)
 class Section:
@@ -39,12 +36,6 @@ def sections(patch: Patch) -> tuple[Section, ...]:
         elif found:
             found[-1][2].append(line)
     return tuple(Section(heading, number, "\n".join(text).strip()) for heading, number, text in found)
-
-
-def on_gpu(patch: Patch) -> str:
-    """What its prose says behind ``On a GPU:`` at the beginning of a line; empty where no line begins so."""
-    lines = (line.strip() for section in sections(patch) for line in section.text.splitlines())
-    return next((line.removeprefix(ON_GPU).strip() for line in lines if line.startswith(ON_GPU)), "")
 
 
 def prose_problems(patch: Patch) -> Iterator[str]:

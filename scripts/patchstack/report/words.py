@@ -458,10 +458,14 @@ def last_run(night: str, status: str, nothing: bool, failure: str) -> Line:
     return ("Last run on this machine: ", Quoted(night), f"{did} ", Badge(status), *why)
 
 
-# --- the README's table ---
+# --- tables of the README and of docs/gpu.md ---
 
 PATCH_COLUMNS = ("Patch", "Symptom", "Need", "Upstream", "On a GPU")
-OPTIONAL, NEVER_ON_GPU = "optional", "never run on a GPU"
+SCENARIO_COLUMNS = ("Scenario", "What its file shows", "Lane", "Form and model", "GPU minutes", "On its hardware")
+MODEL_COLUMNS = ("Model", "Lanes")
+LANE_COLUMNS = ("Lane", "GPUs", "Scenarios", "Minutes", "GPU minutes", "On its hardware")
+OPTIONAL, NEVER_ON_GPU, NEVER = "optional", "never run on a GPU", "never run"
+NOT_IN_THE_IMAGE = "not in the image"
 
 
 # --- progress ---

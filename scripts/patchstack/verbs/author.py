@@ -11,7 +11,7 @@ from packaging.version import Version
 from patchstack import config as configuration
 from patchstack import verdict
 from patchstack.config import Config, Upstream
-from patchstack.errors import EXIT_CODES, ConfigError, RemoteError, StaleFiles
+from patchstack.errors import ConfigError, RemoteError, StaleFiles
 from patchstack.git import Repository
 from patchstack.model import Base, KillMark
 from patchstack.patches.edit import Edited, edit
@@ -20,20 +20,18 @@ from patchstack.patches.header import Patch
 from patchstack.patches.known import read_known_releases, releases_to_try
 from patchstack.patches.lint import LintReport
 from patchstack.patches.lint import lint as lint_patches
-from patchstack.patches.prose import on_gpu, sections
 from patchstack.patches.series import read_series
-from patchstack.regress.declared import CPU, Declared, Guarding, read_declared
+from patchstack.regress.declared import CPU
 from patchstack.regress.kills import read_kills
 from patchstack.regress.metrics import FILE, OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import read_quarantine
 from patchstack.regress.scenarios import is_scenario
 from patchstack.regress.suites import guard_files
-from patchstack.report.table import PatchRow, patch_table
-from patchstack.store import now_utc, write_whole
+from patchstack.store import now_utc
 from patchstack.upstream.provider import resolve_base
+from patchstack.verbs.declared import declared_in
+from patchstack.verbs.generated import GPU_PAGE, README, stale_files
 from patchstack.workplace import Workplace
-
-README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -92,12 +90,6 @@ def validate(config_path: Path) -> Validated:
     return Validated(tuple(lanes), tuple(slugs))
 
 
-def declared_in(root: Path, config: Config, patches: Iterable[Patch]) -> tuple[Declared, ...]:
-    """Every test below ``root``'s guards; ``patches`` is the whole series. Raises `ConfigError`."""
-    guarding = [Guarding(patch.slug, patch.owner, patch.guards) for patch in patches]
-    return read_declared(root, config.tests.lanes, guarding)
-
-
 @dataclass(frozen=True)
 class Inspection:
     """What lint finds, before any of it is an error."""
@@ -121,7 +113,7 @@ def lint(work: Workplace) -> list[str]:
     if found.stale:
         raise StaleFiles(f"{', '.join(found.stale)}: not what `make schema` writes; run it and commit the result")
     names = ", ".join(path.name for path in (configuration.SCHEMA_PATH, verdict.SCHEMA_PATH))
-    return [*found.report.checked, f"{names} and {README} are fresh"]
+    return [*found.report.checked, f"{names}, {README} and {GPU_PAGE} are fresh"]
 
 
 def inspect(work: Workplace, *, on_ranges: bool = True) -> Inspection:
@@ -144,7 +136,7 @@ def inspect(work: Workplace, *, on_ranges: bool = True) -> Inspection:
     kills, unreadable = _kills_of(work.root, patches)
     found = lint_patches(patches, bases, store, root=work.root, kills=kills, progress=work.progress)
     report = replace(found, problems=(*unreadable, *found.problems))
-    return Inspection(report, stale_files(work.root), bases, known)
+    return Inspection(report, stale_files(work.root, work.config), bases, known)
 
 
 def _kills_of(root: Path, patches: Iterable[Patch]) -> tuple[dict[str, list[KillMark]], list[str]]:
@@ -229,69 +221,3 @@ def _authoring(work: Workplace) -> tuple[Repository, Base, tuple[Patch, ...], di
     base = resolve_base(upstream, store, work.cache, offline=work.offline, progress=work.progress)
     cut_on = {variant.cut_on for patch in patches for variant in patch.variants}
     return store, base, patches, read_releases(work, store, cut_on - {base.version})
-
-
-# --- generated files ---
-
-
-def table_of_patches(root: Path) -> str:
-    """The README's table: one row a patch, in series order."""
-    rows = [
-        PatchRow(
-            slug=patch.slug,
-            symptom=_first_sentence(patch),
-            need=", ".join(f"{need.value} on {release}" for release, need in patch.bases),
-            upstream_status=patch.upstream_status,
-            optional=patch.optional,
-            on_gpu=on_gpu(patch),
-        )
-        for patch in read_series(root / "patches")
-    ]
-    return patch_table(rows)
-
-
-def _first_sentence(patch: Patch) -> str:
-    """Of its symptom: what a reader of the table looks for."""
-    symptom = next((part.text for part in sections(patch) if part.heading == "Symptom"), patch.title)
-    sentence, stop, _ = " ".join(symptom.split()).partition(". ")
-    return sentence + "." if stop else sentence
-
-
-def table_of_exit_codes() -> str:
-    lines = ["| code | meaning |", "|---|---|", *(f"| {code} | {said} |" for code, said in sorted(EXIT_CODES.items()))]
-    return "\n".join(lines) + "\n"
-
-
-def generated(root: Path) -> dict[Path, str]:
-    """Every committed file that is generated, wholly or between markers, as it should be."""
-    readme = root / README
-    text = readme.read_text() if readme.is_file() else ""
-    for name, content in (("patches", table_of_patches(root)), ("exit-codes", table_of_exit_codes())):
-        text = _between_markers(text, name, content)
-    return {
-        readme: text,
-        configuration.SCHEMA_PATH: configuration.schema_text(),
-        verdict.SCHEMA_PATH: verdict.schema_text(),
-    }
-
-
-def stale_files(root: Path) -> list[str]:
-    return [path.name for path, text in generated(root).items() if not path.is_file() or path.read_text() != text]
-
-
-def write_generated(root: Path) -> list[str]:
-    """Write the stale ones again; their names."""
-    stale = stale_files(root)
-    for path, text in generated(root).items():
-        if path.name in stale:
-            write_whole(path, text)
-    return stale
-
-
-def _between_markers(text: str, name: str, content: str) -> str:
-    begin, end = f"<!-- {name}: generated by `make schema` -->\n", f"<!-- end of {name} -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ConfigError([f"{README}:1: : the markers of {name} are missing: add {begin.strip()} and {end}"])
-    return f"{before}{begin}{content}{closed}{after}"

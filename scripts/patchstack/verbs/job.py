@@ -25,7 +25,7 @@ from patchstack.regress.lane_jobs import due_on, patches_of, suites_of
 from patchstack.regress.record import Said, unanswered
 from patchstack.regress.suites import Suite
 from patchstack.store import Run, decode, encode, write_whole
-from patchstack.verbs.author import declared_in
+from patchstack.verbs.declared import declared_in
 from patchstack.verbs.inside import run_inside
 from patchstack.verbs.plan import read_composition
 from patchstack.verbs.trees import lay_tree, open_bed

@@ -20,7 +20,8 @@ from patchstack.regress.ground import Ground
 from patchstack.regress.steps import Rerun, Subject
 from patchstack.regress.suites import find_suites
 from patchstack.store import Run
-from patchstack.verbs.author import base_of, declared_in, read_releases
+from patchstack.verbs.author import base_of, read_releases
+from patchstack.verbs.declared import declared_in
 from patchstack.verbs.selection import Selection, selection_of
 from patchstack.verbs.test import run_trials, write_report
 from patchstack.verbs.trees import forget_old_trees, lay_tree, open_bed, sweep_mutants

@@ -19,7 +19,8 @@ from patchstack.regress.ground import Ground
 from patchstack.regress.kills import on_ground, on_mutant, read_kills
 from patchstack.regress.prove import Claim, mutant_id
 from patchstack.regress.suites import BED_SUITE, Suite, files_of, find_suites
-from patchstack.verbs.author import declared_in, read_releases
+from patchstack.verbs.author import read_releases
+from patchstack.verbs.declared import declared_in
 from patchstack.workplace import Workplace
 
 

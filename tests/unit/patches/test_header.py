@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from patchstack.errors import ConfigError
 from patchstack.patches.header import Need
-from patchstack.patches.prose import on_gpu
 
 from .stack_bench import PROSE, Bench, front_matter
 
@@ -159,13 +156,3 @@ def test_the_digest_follows_header_diffs_and_mutants_and_not_the_prose(bench: Be
     }
     assert len(changed) == 4
     assert bench.read()[0].digest == first
-
-
-def test_where_it_ran_on_a_gpu_stands_in_the_prose(bench: Bench) -> None:
-    bench.patch("mend", bench.release("1.0", {"a.py": "x = 1\n"}), {"a.py": "x = 2\n"})
-    (patch,) = bench.read()
-    assert on_gpu(patch) == ""
-    assert on_gpu(replace(patch, prose=f"{PROSE}\nNever run On a GPU: no.\n")) == ""
-    line = "On a GPU: H200, 2026-11-21, 500 of 500 requests."
-    prose = PROSE.replace("A hook.", f"A hook.\n\n{line}")
-    assert on_gpu(replace(patch, prose=prose)) == "H200, 2026-11-21, 500 of 500 requests."

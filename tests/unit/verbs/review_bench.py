@@ -22,9 +22,10 @@ from pathlib import Path
 from tests.unit.patches.stack_bench import Bench
 from tests.unit.verbs.fork_bench import A, B, release
 
+from patchstack.config import load
 from patchstack.git import Repository
 from patchstack.model import Base, Sha
-from patchstack.verbs import author
+from patchstack.verbs import author, generated
 from patchstack.verbs.review import review
 from patchstack.verdict import PatchVerdict, Stack, encode, read
 from patchstack.workplace import Workplace, open_workplace
@@ -146,7 +147,7 @@ class ReviewDesk:
         if generate:
             self.write("README.md", README)
             path = self.folder / "README.md"
-            path.write_text(author.generated(self.folder)[path])
+            path.write_text(generated.generated(self.folder, load(self.folder / "deploy.yaml"))[path])
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
         return Sha(self.git("rev-parse", "HEAD"))
