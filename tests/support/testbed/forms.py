@@ -65,6 +65,8 @@ class Form:
     """Of a trainer."""
     fails_every: int = 0
     """Each so-manyth call of prefill's engine fails."""
+    answer_s: int = 300
+    """What is waited for one answer; after it nothing is asked any more."""
     stall_s: int = 0
     """How long a manager keeps a call."""
     preface: int = 0
