@@ -330,8 +330,13 @@ def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> It
         }
         return OpenEngine(engine, argv, environment, folder / "tmp", owner=work.name)
 
-    with _shared(folder, progress, ready) as opened:
-        yield opened
+    with _alone(folder, progress):
+        opened = ready()
+        opened.sweep()
+        try:
+            yield opened
+        finally:
+            opened.sweep()
 
 
 @contextmanager
@@ -339,38 +344,31 @@ def _docker(engine: Engine, folder: Path, progress: Callable[[str], None]) -> It
     def ready() -> OpenEngine:
         return OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
 
-    with _shared(folder, progress, ready) as opened:
-        yield opened
+    with _alone(folder, progress):
+        opened = ready()
+        opened.sweep()
+        try:
+            yield opened
+        finally:
+            opened.sweep()
 
 
 @contextmanager
-def _shared(folder: Path, progress: Callable[[str], None], opened: Callable[[], OpenEngine]) -> Iterator[OpenEngine]:
-    """What ``opened`` makes. It is swept before and after, by whoever is alone: a sweep ends the others' containers."""
+def _alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process uses the folder: two that sweep would end each other's containers.
+
+    Nor may two write at once: podman 4.3 has been seen to wait for itself for ever when another one pulled meanwhile.
+    """
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        alone = _is_alone(descriptor)
-        engine = opened()
-        if alone:
-            engine.sweep()
-        else:
-            progress("another patchstack is at work in images, too")
-        # Where it is given up for this one another may sweep in between: nothing of ours is there yet.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
-            yield engine
-        finally:
-            if _is_alone(descriptor):
-                engine.sweep()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another patchstack looks inside an image; waiting")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
-
-
-def _is_alone(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _plain_environment() -> dict[str, str]:
