@@ -17,6 +17,7 @@ from patchstack.github import server_url
 from patchstack.leftovers import clean_up
 from patchstack.lock import night_lock
 from patchstack.model import MergePlan, NightReport, Verdicts
+from patchstack.queued import cancel_left
 from patchstack.store import Run, State, cache_folder
 
 PRODUCTION = "production"
@@ -88,6 +89,7 @@ class Workplace:
         """Hold the night's lock; the block is given what was done about a run that was killed, in words."""
         with night_lock(self.state.lock) as killed:
             notes = clean_up((self.state.store_git, self.state.remote_git), self.state.root, killed)
+            notes += cancel_left(self.state.root)
             for note in notes:
                 self.progress(note)
             yield notes

@@ -41,6 +41,7 @@ from patchstack.regress.lane_trend import lane_measures
 from patchstack.regress.local import Local, gpus_here
 from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import excused
+from patchstack.regress.slurm import Slurm
 from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.declared import declared_in
 from patchstack.verbs.history import past_of
@@ -266,7 +267,7 @@ def _answer(place: Place) -> tuple[LaneAnswer | None, str]:
 def executor_named(work: Workplace, name: str, *, rehearse: bool = False) -> Executor:
     """The machines of that kind."""
     if name == SLURM:
-        raise MachineError(f"this version gives no jobs to Slurm: say --executor {LOCAL}")
+        return Slurm(work.config.tests.slurm, work.state.root.absolute())
     return Local(() if rehearse else gpus_here(os.environ))
 
 
