@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +39,19 @@ def test_how_it_runs() -> None:
 def test_of_another_lane() -> None:
     raise AssertionError
 """
+
+
+RED = f"""\
+import pytest
+
+
+@pytest.mark.lane({MARK})
+def test_it_fails() -> None:
+    assert 1 + 1 == 3, "arithmetic"
+"""
+HANGS = RED.replace('assert 1 + 1 == 3, "arithmetic"', "import signal; signal.pause()")
+BEGINS_S = 120.0
+"""A job must have begun its guards by then; it takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +87,137 @@ def test_a_rehearsal_shows_that_the_tests_work_and_proves_nothing(composed: Plac
     folder = run_of(place) / "lanes" / "kvcm-manager" / "1"
     assert {path.name for path in folder.iterdir()} == {"job.json", "answer.json", "log.txt", "logs"}
     assert json.loads((run_of(place) / "lanes.json").read_text()) == done.json
+
+
+def test_a_red_rehearsal_ends_with_1_and_a_lane_that_nobody_can_run_with_9(composed: Place) -> None:
+    place = composed
+    red = place.root / GPU / "test_red.py"
+    red.write_text(RED)
+    try:
+        done = ask(place, "--lane", "kvcm-manager", "--rehearse")
+    finally:
+        red.unlink()
+    assert done.code == 1, done.err
+    assert f"{GPU}/test_red.py::test_it_fails: fail: " in done.err
+    assert "rehearsed on a CPU, never run on a GPU" in done.out
+    no_image = ask(place, "--lane", "1-gpu", "--executor", "local")
+    assert (no_image.code, "the run has no image of this composition" in no_image.err) == (9, True), no_image.err
+    lanes = json.loads((run_of(place) / "lanes.json").read_text())["runs"]
+    assert [(run["lane"], [end["state"] for end in run["jobs"]]) for run in lanes] == [
+        ("1-gpu", ["refused"]),
+        ("kvcm-manager", ["answered"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["--lane", "gpu"], 9, "deploy.yaml has no test lane 'gpu'; it has: cpu, 1-gpu"),
+        (["--lane", "cpu"], 2, "lane cpu runs where the night runs"),
+        (["--lane", "1-gpu"], 2, "lane 1-gpu: deploy.yaml says no `executor` of it"),
+        (["--rehearse"], 2, "name one by --lane"),
+        (["--lane", "1-gpu", "--shard", "1/2"], 2, "give neither --shard nor --gather"),
+        (["--lane", "1-gpu", "--rehearse", "--suite", "x"], 2, "no patch of this composition is called 'x'"),
+    ],
+)
+def test_what_cannot_be_asked_changes_nothing(composed: Place, argv: list[str], code: int, said: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_of(composed).rglob("*")}
+    done = ask(composed, *argv)
+    assert (done.code, done.out, said in done.err) == (code, "", True), done.err
+    assert {path: path.stat().st_mtime_ns for path in run_of(composed).rglob("*")} == before
+
+
+def test_a_job_of_another_composition_is_refused(composed: Place, tmp_path: Path) -> None:
+    place = composed
+    assert ask(place, "--lane", "kvcm-manager", "--rehearse").code == 0
+    job = json.loads((run_of(place) / "lanes" / "kvcm-manager" / "1" / "job.json").read_text())
+    (tmp_path / "job.json").write_text(json.dumps(job | {"composition": "0" * 40}))
+    done = place.run("--local", "job", str(tmp_path))
+    assert (done.code, "the job is of composition 000000000000" in done.err) == (2, True), done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+
+
+def process_of(folder: Path, log: str) -> int:
+    """The id of the process that does the job in ``folder``, once it has said ``log``."""
+    ends_s = time.monotonic() + BEGINS_S
+    while time.monotonic() < ends_s:
+        said = folder / "log.txt"
+        for process in Path("/proc").glob("[0-9]*") if said.is_file() and log in said.read_text() else ():
+            try:
+                argv = (process / "cmdline").read_text().split("\0")
+            except OSError:
+                continue  # it has ended
+            if argv[-3:-1] == ["job", str(folder)]:
+                return int(process.name)
+        time.sleep(0.1)
+    raise AssertionError(f"no job began in {folder}")
+
+
+def test_a_job_that_is_killed_half_way_is_lost_and_its_tests_are_missing(composed: Place) -> None:
+    place = composed
+    config, hangs = place.root / "deploy.yaml", place.root / GPU / "test_hangs.py"
+    text = config.read_text()
+    config.write_text(text.replace("tests:\n", "tests:\n  retries: 0\n", 1))
+    hangs.write_text(HANGS)
+    folder = run_of(place) / "lanes" / "kvcm-manager" / "1"
+    (folder / "log.txt").unlink(missing_ok=True)
+    argv = [sys.executable, "-c", "from patchstack.cli import main; main()", "--local", "test", "--json"]
+    argv += ["--run", run_of(place).name, "--lane", "kvcm-manager", "--rehearse"]
+    asking = subprocess.Popen(argv, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        os.kill(process_of(folder, "test_hangs.py"), signal.SIGKILL)
+        out, err = asking.communicate(timeout=BEGINS_S)
+    finally:
+        asking.kill()
+        hangs.unlink()
+        config.write_text(text)
+    assert asking.returncode == 6, err
+    (lane,) = [run for run in json.loads(out)["runs"] if run["lane"] == "kvcm-manager"]
+    (end,) = lane["jobs"]
+    assert (end["state"], end["detail"], end["begun"]) == ("lost", "it was killed (SIGKILL)", 1)
+    assert {(said["outcome"], said["reason"]) for said in lane["results"]} == {
+        ("missing", "job 1/1 was lost: it was killed (SIGKILL)")
+    }
+    assert len(lane["results"]) == 3
+    assert not (folder / "answer.json").exists()
+
+
+def test_a_night_asks_its_lanes_and_a_red_one_fails_the_channel_that_needs_it(
+    sealed_module: Path, tmp_path: Path
+) -> None:
+    """In the real image of the night, by this machine; `nightly` needs no such lane, and moves."""
+    place = copy_workplace(tmp_path / "fork", SLUG)
+    use_quick_guards(place)
+    (place.root / GPU).mkdir()
+    (place.root / GPU / "test_red.py").write_text(
+        RED + RED.split("\n\n\n", 1)[1].replace("it_fails", "it").replace("3", "2")
+    )
+    config = place.root / "deploy.yaml"
+    config.write_text(
+        config.read_text()
+        .replace("kvcm-manager: {", "kvcm-manager: {executor: local, ")
+        .replace("stable: {needs: [cpu, image, 1-gpu, 2-gpu]", "stable: {needs: [cpu, kvcm-manager]")
+    )
+    night = place.run("nightly", "--local", "--json", PATCHSTACK_IMAGE="")
+    assert night.code == 0, night.err
+    report = night.json
+    (lane,) = report["lanes"]["runs"]
+    assert (lane["lane"], lane["form"], [end["state"] for end in lane["jobs"]]) == (
+        "kvcm-manager",
+        "device",
+        ["answered"],
+    ), lane["jobs"]
+    assert lane["jobs"][0]["job"]["image"].endswith(report["image"]["image"]["digest"])
+    red = f"{GPU}/test_red.py::test_it_fails"
+    assert {said["test"]: said["outcome"] for said in lane["results"]} == {
+        red: "fail",
+        f"{GPU}/test_red.py::test_it": "pass",
+    }
+    nightly, stable = report["verdicts"]
+    assert (nightly["status"], stable["status"]) == ("PASS", "FAIL")
+    assert [reason.partition(": fail")[0] for reason in stable["reasons"]] == [f"kvcm-manager: {red}"]
+    assert place.deploy() == report["promotion"]["commit"]
+    assert report["promotion"]["line"]["channels"] == ["nightly"]
+    assert "lanes" in [timing["stage"] for timing in report["timings"]]
+    by_hand = place.run("--local", "test", "--run", report["night"], "--lane", "kvcm-manager")
+    assert (by_hand.code, red in by_hand.err) == (1, True), by_hand.err

@@ -58,7 +58,8 @@ class Begin:
 class Executor(Protocol):
     """One kind of machines."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def run(
         self,

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from patchstack.errors import UsageError
 from patchstack.model import Composition, Form, JobState, LaneRun, LaneRuns, LedgerLine
+from patchstack.regress.lane_answers import problems_of
+from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.store import Run, encode
 from patchstack.verbs.lanes import Planned, Request, lanes_of_a_night, planned, settled
 from patchstack.workplace import Workplace
@@ -35,11 +37,13 @@ def followed(
     again = [name for name, times in Counter(ran.lane for ran in lanes.runs).items() if times > 1]
     problems += [f"lane {name} is there twice" for name in again]
     problems += [f"lane {ran.lane} is none of this night's" for ran in lanes.runs if ran.lane not in asked]
+    measures = {metric.name: metric.test for metric in read_metrics(work.root, file=OF_SCENARIOS)}
     found = []
     for ran in lanes.runs:
         if ran.lane in asked and not problems:
             (plan,) = planned(work, run, composition, Request((ran.lane,), previous=previous), image)
             problems += _problems(plan, ran)
+            problems += [problem for answer in ran.answers for problem in problems_of(answer, plan.due, measures)]
             found.append(settled(work, run, plan, composition, ran.jobs, ran.answers))
     if problems:
         shown = "; ".join(problems[:_SHOWN])
