@@ -14,9 +14,10 @@ NODE := tests/support/node
 NODE_READY := $(VENV)/node/ready-$(call DIGEST,$(NODE)/package-lock.json)
 BED_PACKAGES := $(shell sed 's/\#.*//' tests/support/locks/0.5.12.post1/debian.txt 2>/dev/null)
 
+SLURM_PACKAGES := $(shell sed 's/\#.*//' tests/support/slurm.txt)
 BUILDER_PACKAGES := $(shell sed 's/\#.*//' scripts/patchstack/image/builder.txt)
 
-.PHONY: help setup node tool debian builder nightly test test-all lint lint-workflows format schema relock relock-bed relock-image bench clean
+.PHONY: help setup node tool debian builder slurm nightly test test-all lint lint-workflows format schema relock relock-bed relock-image bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +35,9 @@ debian:
 
 builder: ## Debian packages that build, keep and run images (buildah and its like, 200 MB)
 	@missing=""; $(call install-missing,builder,$(BUILDER_PACKAGES))
+
+slurm: ## Debian packages of the Slurm cluster that tests have on loopback (45 MB)
+	@missing=""; $(call install-missing,slurm,$(SLURM_PACKAGES))
 
 define install-missing
 	for package in $(2); do \
@@ -76,7 +80,7 @@ RERUN := due
 KILLS := 12
 CHOSEN := not thorough
 
-test: node builder ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
+test: node builder slurm ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
 	@begin=$$SECONDS; spent=""; \
 	did() { spent="$$spent$$1 $$((SECONDS - begin)) s, "; begin=$$SECONDS; }; \
 	$(MAKE) --no-print-directory lint; did lint; \

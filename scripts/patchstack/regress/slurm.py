@@ -75,7 +75,7 @@ def require_programs() -> None:
     conf = os.environ.get("SLURM_CONF")
     if conf and not Path(conf).is_file():  # Slurm's programs would wait for it, a minute
         raise MachineError(
-            f"SLURM_CONF says {conf}, and there is no such file: name the cluster's slurm.conf, or unset it"
+            f"SLURM_CONF is {conf}, and there is no such file: name the cluster's slurm.conf, or unset it"
         )
     try:
         ask(["squeue", "--me", "--noheader"])
