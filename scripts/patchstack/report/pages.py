@@ -34,7 +34,7 @@ def night_page(report: NightReport) -> Page:
     parts += loss_words.section(report.losses)
     parts += image_words.section(report.image, report.image_tests)
     if composition and not report.nothing_to_do:
-        parts += sections.tests(report.tests, report.quarantined_green)
+        parts += sections.tests(report.tests, report.quarantined_green, report.lanes)
         parts += measure_words.section(report.measures)
         parts += lane_words.section(report.lanes)
     parts += sections.verdicts(report.verdicts, report.promotion.line.channels if report.promotion else ())
@@ -84,7 +84,7 @@ def composition_page(composition: Composition, run: str) -> Page:
 
 
 def guards_page(report: GuardReport, verdicts: Verdicts) -> Page:
-    parts = (*sections.tests(report, ()), *sections.verdicts(verdicts.verdicts, None))
+    parts = (*sections.tests(report, (), None), *sections.verdicts(verdicts.verdicts, None))
     return Page(words.guards_title(report.lane), (), parts)
 
 

@@ -10,6 +10,7 @@ from patchstack.model import (
     GuardOutcome,
     GuardReport,
     GuardResult,
+    LaneRuns,
     LedgerLine,
     LeftOut,
     RangeDiff,
@@ -69,7 +70,9 @@ def left_out(items: Sequence[LeftOut]) -> tuple[Section, ...]:
     return tuple(sections)
 
 
-def tests(report: GuardReport | None, green_nights: Sequence[tuple[str, int]]) -> tuple[Section, ...]:
+def tests(
+    report: GuardReport | None, green_nights: Sequence[tuple[str, int]], lanes: LaneRuns | None
+) -> tuple[Section, ...]:
     if report is None:
         return (Section(words.PROOFS, (words.NO_TESTS,)),)
     shown, more = _cut(report.proofs)
@@ -83,12 +86,15 @@ def tests(report: GuardReport | None, green_nights: Sequence[tuple[str, int]]) -
         for proof in shown
     )
     proofs = Section(words.PROOFS, table=Table(words.PROOF_COLUMNS, rows), more=more)
-    return (*([proofs] if rows else []), *trials(report, green_nights))
+    return (*([proofs] if rows else []), *trials(report, green_nights, lanes))
 
 
-def trials(report: GuardReport, green_nights: Sequence[tuple[str, int]] = ()) -> tuple[Section, ...]:
+def trials(
+    report: GuardReport, green_nights: Sequence[tuple[str, int]] = (), lanes: LaneRuns | None = None
+) -> tuple[Section, ...]:
     """What the proofs rest on: the mutants, the guards, those that said two things, and what did not run."""
-    return (*_mutants(report), _guards(report), *steady_words.sections(report, green_nights), *_not_run(report))
+    steady = steady_words.sections(report, green_nights, lanes)
+    return (*_mutants(report), _guards(report), *steady, *_not_run(report))
 
 
 def _mutants(report: GuardReport) -> tuple[Section, ...]:

@@ -282,7 +282,7 @@ def _unsteady(report: NightReport) -> Signal:
     assert report.tests
     title: Line = ("Lane ", Quoted(report.lane), ": guards are flaky, or in quarantine")
     flaky = steady_words.flaky(report.tests)
-    excused = steady_words.quarantined(report.tests, dict(report.quarantined_green))
+    excused = steady_words.quarantined(report.tests, dict(report.quarantined_green), report.lanes)
 
     def page(rows: int) -> Page:
         first, more = cut(flaky, rows)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from patchstack.model import Attempt, GuardOutcome, GuardReport, GuardResult, NightReport, Quarantined, TreeRun
+from patchstack.model import (
+    Attempt,
+    Form,
+    GuardOutcome,
+    GuardReport,
+    GuardResult,
+    LaneRuns,
+    NightReport,
+    Quarantined,
+    TreeRun,
+)
 from patchstack.report import words
 from patchstack.report.blame_words import outcome_said, sentence
 from patchstack.report.page import Badge, Line, Prose, Quoted, Section
@@ -18,11 +28,13 @@ _BED = "bed"
 """The slug of the bed's own controls, which must pass on every tree (`GuardResult.slug`)."""
 
 
-def sections(report: GuardReport | None, green_nights: Sequence[tuple[str, int]] = ()) -> tuple[Section, ...]:
+def sections(
+    report: GuardReport | None, green_nights: Sequence[tuple[str, int]] = (), lanes: LaneRuns | None = None
+) -> tuple[Section, ...]:
     """None for guards that all said what they have to say at once, and are in no quarantine."""
     if report is None:
         return ()
-    return (*_run_again(report), *_quarantine(report, dict(green_nights)))
+    return (*_run_again(report), *_quarantine(report, dict(green_nights), lanes))
 
 
 # --- run again ---
@@ -96,18 +108,21 @@ class _Kept:
     nights: int
 
 
-def _quarantine(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[Section, ...]:
-    lines = quarantined(report, green_nights)
+def _quarantine(report: GuardReport, green_nights: Mapping[str, int], lanes: LaneRuns | None) -> tuple[Section, ...]:
+    lines = quarantined(report, green_nights, lanes)
     if not lines:
         return ()
     intro: Line = ("These run as all others do, and what they say holds no channel until their day.",)
     return (Section(QUARANTINE, (intro,), items=lines[:ROWS], more=words.more(len(lines) - ROWS)),)
 
 
-def quarantined(report: GuardReport, green_nights: Mapping[str, int]) -> tuple[Line, ...]:
+def quarantined(
+    report: GuardReport, green_nights: Mapping[str, int], lanes: LaneRuns | None = None
+) -> tuple[Line, ...]:
     """Each entry, the expired ones first, and each result that no entry of the report explains."""
     runs = [run for run in report.runs if not run.beside]
     results = [result for run in runs for result in run.results if run.composed or result.slug == _BED]
+    results += [result for run in lanes.runs if run.form is Form.DEVICE for result in run.results] if lanes else []
     kept = [_look(entry, results, green_nights) for entry in report.quarantine]
     lines = [_entry(one) for one in sorted(kept, key=lambda one: (not one.entry.expired, one.entry.until))]
     alone = [

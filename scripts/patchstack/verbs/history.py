@@ -12,6 +12,7 @@ from patchstack.model import (
     Blame,
     Composition,
     Deployed,
+    Form,
     GuardOutcome,
     GuardReport,
     GuardResult,
@@ -105,7 +106,7 @@ def record_of(
         node=tests.node,
         samples=samples[:MOST_ENTRIES],
         outcomes=tuple((_fit(test), outcome) for test, outcome in told)[:MOST_ENTRIES],
-        quarantined_green=tuple(map(_fit, _green_in_quarantine(tests)))[:MOST_ENTRIES],
+        quarantined_green=tuple(map(_fit, _green_in_quarantine(tests, lanes)))[:MOST_ENTRIES],
         blamed=tuple(
             (_fit(suspect.name), finding.certainty.value) for finding in findings for suspect in finding.suspects
         )[:MOST_ENTRIES],
@@ -122,16 +123,19 @@ def _fit_lane(record: LaneRecord) -> LaneRecord:
     )
 
 
-def quarantined_green(tests: GuardReport, past: Past | None) -> tuple[tuple[str, int], ...]:
+def quarantined_green(
+    tests: GuardReport, past: Past | None, lanes: LaneRuns | None = None
+) -> tuple[tuple[str, int], ...]:
     """Guards in quarantine that passed tonight, each with the nights in a row in which it did."""
     nights = past.nights if past else ()
-    return tuple((test, 1 + green_in_a_row(nights, _fit(test))) for test in _green_in_quarantine(tests))
+    return tuple((test, 1 + green_in_a_row(nights, _fit(test))) for test in _green_in_quarantine(tests, lanes))
 
 
-def _green_in_quarantine(tests: GuardReport) -> tuple[str, ...]:
+def _green_in_quarantine(tests: GuardReport, lanes: LaneRuns | None) -> tuple[str, ...]:
     """Each entry of the quarantine of which all results where it must pass, and there are some, are green."""
     runs = [run for run in tests.runs if not run.beside]
     must_pass = [said for run in runs for said in run.results if run.composed or said.slug == BED_SUITE]
+    must_pass += [said for run in lanes.runs if run.form is Form.DEVICE for said in run.results] if lanes else []
     found = []
     for entry in tests.quarantine:
         mine = [result for result in must_pass if _is_of(result, entry.test)]

@@ -212,7 +212,7 @@ def _judge(work: Workplace, run: Run, tested: Tested, means: Means) -> Verdicts:
         write_report(run, marked)
     past = past_of(run)
     tested.measures = judged_measures(work, tested.composition, tested.tests, past)
-    tested.quarantined_green = quarantined_green(tested.tests, past)
+    tested.quarantined_green = quarantined_green(tested.tests, past, tested.lanes)
     verdicts = gate(work, run, tested.composition, tested.tests)
     tested.verdicts = verdicts.verdicts
     return verdicts

@@ -11,7 +11,7 @@ from patchstack.model import Attempt, GuardOutcome, GuardReport, GuardResult, Qu
 from patchstack.report import measure_words, steady_words, words
 from patchstack.report.page import Line
 
-from . import fixed_night
+from . import fixed_lanes, fixed_night
 from .fixed_blame import MEASURES, QUARANTINE, TESTS
 from .fixed_night import GUARD, sha
 
@@ -232,3 +232,13 @@ def test_why_nothing_was_measured_beside() -> None:
     assert plain(section.intro[0]) == (
         "On n: 1 pass. No other tree was measured beside. The last promoted tree 999999999999 is not at hand."
     )
+
+
+def test_what_a_lane_says_of_a_quarantined_scenario_is_told_of_its_own_machines_alone() -> None:
+    tests = replace(fixed_night.TESTS, quarantine=(replace(QUARANTINE[0], test=fixed_lanes.AGAIN.test),))
+    for lanes, said in ((fixed_lanes.LANES, "flaky"), (replace(fixed_lanes.LANES, runs=()), "it gave no answer")):
+        (line,) = steady_words.quarantined(tests, {}, lanes)
+        assert f" Tonight {said}" in plain(line)
+    of_rehearsal = replace(tests, quarantine=(replace(QUARANTINE[0], test=fixed_lanes.STAGES.test),))
+    (line,) = steady_words.quarantined(of_rehearsal, {}, replace(fixed_lanes.LANES, runs=(fixed_lanes.FOUR,)))
+    assert " Tonight it gave no answer." in plain(line)

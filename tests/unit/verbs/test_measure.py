@@ -170,6 +170,17 @@ def test_nights_in_a_row_in_which_a_quarantined_guard_was_green() -> None:
     assert quarantined_green(bed, None) == ((ENTRY.test, 1),)
 
 
+def test_a_quarantined_scenario_is_green_where_its_lane_says_so_on_its_own_machines() -> None:
+    first = said(test=f"{ENTRY.test}::test_a", slug="x")
+    run = LaneRun("1-gpu", "local", Form.DEVICE, (), (), (first,))
+    tests = report(quarantine=(ENTRY,))
+    assert quarantined_green(tests, None, LaneRuns(MADE.commit, (run,))) == ((ENTRY.test, 1),)
+    red = replace(run, results=(replace(first, outcome=GuardOutcome.QUARANTINED),))
+    assert quarantined_green(tests, None, LaneRuns(MADE.commit, (run, red))) == ()
+    rehearsed = replace(run, form=Form.REHEARSAL)
+    assert quarantined_green(tests, None, LaneRuns(MADE.commit, (rehearsed,))) == ()
+
+
 # --- whole nights ---
 
 
