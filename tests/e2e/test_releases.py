@@ -33,7 +33,9 @@ def fork(folder: Path, slug: str) -> Path:
     for path in (f"patches/{slug}", guards):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests/regression/gpu").mkdir()
-    for path in re.findall(r"tests/regression/gpu/\w+\.py", (folder / "patches" / slug / "patch.md").read_text()):
+    scenarios = re.findall(r"tests/regression/gpu/\w+\.py", (folder / "patches" / slug / "patch.md").read_text())
+    (folder / "docs").mkdir()
+    for path in (*scenarios, "tests/regression/gpu/forms.yaml", "docs/gpu.md"):
         shutil.copy2(ROOT / path, folder / path)
     (folder / "patches" / "series").write_text(f"{slug}\n")
     (folder / "patches" / "releases").write_text("".join(f"{version}\n" for version in RELEASES))
