@@ -22,13 +22,36 @@ from patchstack.store import cache_folder
 
 NO_SWITCH = {"PATCHSTACK_IMAGE": ""}
 LABEL = "io.github.acme.patchstack"
+SCENARIO = "tests/regression/gpu/test_quick.py"
+SCENARIOS = f"""\
+import os
+
+import pytest
+import sglang
+
+pytestmark = pytest.mark.lane("kvcm-manager", est_s=5, guards=["{SLUG}"], owner="@acme/pd")
+
+
+def test_of_the_image() -> None:
+    assert os.environ["PATCHSTACK_FORM"] == "device"
+    assert sglang.__file__.startswith(os.environ["PATCHSTACK_TREE"])
+
+
+def test_it_fails() -> None:
+    assert 1 + 1 == 3, "arithmetic"
+"""
 
 
 @pytest.fixture(scope="module")
 def imaged(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
-    """A workplace after one night that made an image."""
+    """A workplace after one night that made an image, and asked a lane that channel `stable` needs."""
     place = copy_workplace(tmp_path_factory.mktemp("imaged") / "fork", SLUG)
     use_quick_guards(place)
+    (place.root / SCENARIO).parent.mkdir()
+    (place.root / SCENARIO).write_text(SCENARIOS)
+    config = place.root / "deploy.yaml"
+    lane = config.read_text().replace("kvcm-manager: {", "kvcm-manager: {executor: local, ")
+    config.write_text(lane.replace("needs: [cpu, image, 1-gpu, 2-gpu]", "needs: [cpu, kvcm-manager]"))
     return place, place.run("nightly", "--local", "--json", **NO_SWITCH)
 
 
@@ -71,6 +94,28 @@ def test_the_image_that_is_promoted_is_the_one_that_was_looked_at(imaged: tuple[
     )
     status = place.run("--local", "status", **NO_SWITCH)
     assert f"Image sglang@{image['digest']}, tag {image['tag']}." in status.out
+
+
+def test_a_lane_ran_inside_that_image_and_a_red_one_fails_the_channel_that_needs_it(imaged: tuple[Place, Done]) -> None:
+    """`nightly` needs no such lane, and has moved."""
+    place, night = imaged
+    report = night.json
+    (lane,) = report["lanes"]["runs"]
+    (end,) = lane["jobs"]
+    assert (lane["lane"], lane["executor"], lane["form"]) == ("kvcm-manager", "local", "device")
+    assert (end["state"], end["job"]["image"]) == ("answered", f"sglang@{report['image']['image']['digest']}"), end
+    assert {said["test"]: said["outcome"] for said in lane["results"]} == {
+        f"{SCENARIO}::test_of_the_image": "pass",
+        f"{SCENARIO}::test_it_fails": "fail",
+    }
+    nightly, stable = report["verdicts"]
+    assert (nightly["status"], stable["status"]) == ("PASS", "FAIL")
+    assert [reason.partition(": fail")[0] for reason in stable["reasons"]] == [
+        f"kvcm-manager: {SCENARIO}::test_it_fails"
+    ]
+    assert ledger(place)["channels"] == ["nightly"]
+    by_hand = place.run("--local", "test", "--run", report["night"], "--lane", "kvcm-manager", **NO_SWITCH)
+    assert (by_hand.code, f"{SCENARIO}::test_it_fails: fail" in by_hand.err) == (1, True), by_hand.err
 
 
 def test_it_says_what_is_in_it_by_itself_and_by_explain(imaged: tuple[Place, Done]) -> None:
