@@ -87,6 +87,9 @@ def test_a_rehearsal_shows_that_the_tests_work_and_proves_nothing(composed: Plac
     folder = run_of(place) / "lanes" / "kvcm-manager" / "1"
     assert {path.name for path in folder.iterdir()} == {"job.json", "answer.json", "log.txt", "logs"}
     assert json.loads((run_of(place) / "lanes.json").read_text()) == done.json
+    kept = place.run("--local", "record")
+    assert (kept.code, "lane kvcm-manager: it was rehearsed on a CPU" in kept.err) == (2, True), kept.err
+    assert not (place.root / "records").exists()
 
 
 def test_a_red_rehearsal_ends_with_1_and_a_lane_that_nobody_can_run_with_9(composed: Place) -> None:
