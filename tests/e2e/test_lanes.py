@@ -112,6 +112,16 @@ def test_a_red_rehearsal_ends_with_1_and_a_lane_that_nobody_can_run_with_9(compo
     ]
 
 
+def test_a_dry_run_names_the_jobs(composed: Place) -> None:
+    done = ask(composed, "--lane", "kvcm-manager", "--rehearse", "--dry-run", "--suite", "mooncake")
+    said = f"kvcm-manager 1/1: {GPU}/test_quick.py; rehearsal by local\n"
+    assert (done.code, done.out) == (0, said), done.err
+    jobs = ask(composed, "--lane", "1-gpu", "--executor", "local", "--dry-run", "--json").json["jobs"]
+    assert [(job["gpus"], job["form"], job["shard"]["files"]) for job in jobs] == [
+        (1, "device", [f"{GPU}/test_quick.py"])
+    ]
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
@@ -120,7 +130,7 @@ def test_a_red_rehearsal_ends_with_1_and_a_lane_that_nobody_can_run_with_9(compo
         (["--lane", "1-gpu"], 2, "lane 1-gpu: deploy.yaml says no `executor` of it"),
         (["--rehearse"], 2, "name one by --lane"),
         (["--lane", "1-gpu", "--shard", "1/2"], 2, "give neither --shard nor --gather"),
-        (["--lane", "1-gpu", "--rehearse", "--suite", "x"], 2, "no patch of this composition is called 'x'"),
+        (["--lane", "1-gpu", "--rehearse", "--suite", "x"], 2, "no patch or group is called 'x'"),
     ],
 )
 def test_what_cannot_be_asked_changes_nothing(composed: Place, argv: list[str], code: int, said: str) -> None:

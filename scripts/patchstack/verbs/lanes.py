@@ -15,7 +15,7 @@ from pathlib import Path
 
 from patchstack.config import TestLane
 from patchstack.deadline import Deadline
-from patchstack.errors import GateFailed, Incomplete, LaneUnavailable, MachineError, PatchstackError, UsageError
+from patchstack.errors import GateFailed, Incomplete, LaneUnavailable, PatchstackError, UsageError
 from patchstack.git import without_secret
 from patchstack.model import (
     Composition,
@@ -36,7 +36,7 @@ from patchstack.patches.series import read_series
 from patchstack.regress.declared import CPU, Declared
 from patchstack.regress.executor import ANSWER, JOB, Begin, Executor, Place
 from patchstack.regress.gate import image_to_promote
-from patchstack.regress.lane_jobs import Asked, decide_jobs, due_on, joined, lane_run, patches_of
+from patchstack.regress.lane_jobs import NOT_ASKED, Asked, decide_jobs, due_on, joined, lane_run, patches_of
 from patchstack.regress.lane_trend import lane_measures
 from patchstack.regress.local import Local, gpus_here
 from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
@@ -46,6 +46,7 @@ from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.declared import declared_in
 from patchstack.verbs.history import past_of
 from patchstack.verbs.quarantine import quarantine_now
+from patchstack.verbs.selection import named
 from patchstack.verbs.trees import lay_tree, open_bed
 from patchstack.workplace import Workplace
 
@@ -76,7 +77,7 @@ class Request:
     executor: str | None = None
     """None: each lane's own, which cannot be GitHub's runners unless it is said."""
     only: tuple[str, ...] = ()
-    """The patches whose tests are asked for; none: all. What is not asked for is missing."""
+    """The patches, or groups of them, whose tests are asked for; none: all. What is not asked for is missing."""
     previous: LedgerLine | None = None
     """What is deployed, beside whose image tests measure."""
 
@@ -101,14 +102,12 @@ def planned(
 
     Raises `LaneUnavailable` for a lane that deploy.yaml does not have, `UsageError` for one that cannot be asked so.
     """
-    declared = declared_in(work.root, work.config, read_series(work.patches_folder))
+    series = read_series(work.patches_folder)
+    declared = declared_in(work.root, work.config, series)
     image = image_of_run(run, composition) if image is None else image
     patches = patches_of(composition)
-    unknown = [slug for slug in request.only if slug not in patches]
-    if unknown:
-        raise UsageError(
-            f"no patch of this composition is called {', '.join(map(repr, unknown))}: it has {', '.join(patches)}"
-        )
+    chosen = named(request.only, [patch.slug for patch in series], patches) if request.only else []
+    request = replace(request, only=tuple(chosen))
     return tuple(
         _planned(work, run, composition, request, name, due_on(declared, name, patches), image)
         for name in dict.fromkeys(request.lanes)
@@ -305,7 +304,7 @@ def run_lanes_of_a_night(
         (plan,) = planned(work, run, composition, Request((name,), previous=previous))
         try:
             found = _run(work, run, composition, plan, deadline)
-        except (MachineError, UsageError, LaneUnavailable) as error:
+        except (PatchstackError, OSError) as error:  # the night goes on, and the channels say what they lack
             notes.append(f"lane {name} was not run: {error}")
             ends = tuple(JobEnd(job, JobState.REFUSED, str(error), begun=0) for job in plan.jobs)
             found = settled(work, run, plan, composition, ends, ())
@@ -329,8 +328,13 @@ def raise_for_lanes(lanes: LaneRuns, asked: Collection[str], run_id: str) -> Non
     if red:
         raise GateFailed("\n".join([f"lanes of run {run_id} are red:", *red]))
     fine = {GuardOutcome.PASS, GuardOutcome.QUARANTINED, GuardOutcome.FLAKY}
+    rest = [(lane, one) for lane, one in said if one.outcome not in fine]
     open_ends = [
-        f"  {lane}: {one.test}: {one.outcome.value}: {one.reason}" for lane, one in said if one.outcome not in fine
+        f"  {lane}: {one.test}: {one.outcome.value}: {one.reason}" for lane, one in rest if one.reason != NOT_ASKED
+    ]
+    not_asked = [lane for lane, one in rest if one.reason == NOT_ASKED]
+    open_ends += [
+        f"  {lane}: nobody asked for {not_asked.count(lane)} of its tests" for lane in dict.fromkeys(not_asked)
     ]
     open_ends += [f"  {run.lane}: no test is declared for it" for run in mine if not run.results]
     if open_ends:

@@ -67,7 +67,7 @@ def select(work: Workplace, composition: Composition, only: Sequence[str]) -> Se
     included = {topic.name for topic in composition.included}
     requested = _left_out_on_request(composition)
     here = [patch.slug for patch in patches if patch.slug in {*included, *requested}]
-    chosen = _named(only, [patch.slug for patch in patches], here) if only else here
+    chosen = named(only, [patch.slug for patch in patches], here) if only else here
     if not chosen:
         raise UsageError("nothing to test: this composition has no patch")
     suites = find_suites(work.root, [(patch.slug, patch.guards) for patch in patches if patch.slug in chosen])
@@ -208,7 +208,7 @@ def _left_out_on_request(composition: Composition) -> list[str]:
     return found
 
 
-def _named(only: Sequence[str], series: Sequence[str], here: Sequence[str]) -> list[str]:
+def named(only: Sequence[str], series: Sequence[str], here: Sequence[str]) -> list[str]:
     """Those of ``here`` that ``only`` names, by slug or by group.
 
     `UsageError` for a name that means no patch of the series, or none of this composition.
