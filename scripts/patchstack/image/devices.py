@@ -180,5 +180,5 @@ def _version(proc: Path) -> str:
         text = (proc / "driver/nvidia/version").read_text(errors="replace")
     except OSError:
         return ""
-    found = re.search(r"Kernel Module\D*(\d+(?:\.\d+)+)", text)
-    return found.group(1) if found else ""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return found.group() if found else ""

@@ -32,11 +32,15 @@ from patchstack.image.room import NARROW, Room
 from patchstack.image.storage import containers_folder, require_own_disk
 from patchstack.store import write_whole
 
+RUNNERS = "runners"
+"""In the folder: containers of those who run images that several use at once, each below a name of its own."""
+
 NEEDED = "podman with runc (apt-get install podman runc), or a docker engine that answers"
 """What to install where there is no engine."""
 
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _LABEL = "patchstack.check"
+_DIGESTS = "{{json .RepoDigests}} {{.Id}}"
 _KEPT = "localhost/patchstack-kept"
 _NOBODY = "65534:65534"
 _ADMIN_S, _PULL_S, _EXPORT_S = 120.0, 3600.0, 1800.0
@@ -97,7 +101,7 @@ class Engine:
     def opened(
         self, cache: Path, progress: Callable[[str], None] = lambda _: None
     ) -> AbstractContextManager[OpenEngine]:
-        """Ready for use in ``cache``; what a killed process left behind is gone, unless others are at work there.
+        """Ready for use in ``cache``, by one process at a time; what a killed one left behind is gone.
 
         `MachineError` where no engine can keep images in that folder.
         """
@@ -164,7 +168,7 @@ class OpenEngine:
         return self._id_of(name, digest)
 
     def _id_of(self, name: str, digest: str) -> str:
-        answer = self._run("image", "inspect", "--format", "{{json .RepoDigests}} {{.Id}}", name)
+        answer = self._run("image", "inspect", "--format", _DIGESTS, name)
         names, _, image = answer.rpartition(" ")
         held = {str(entry).rpartition("@")[2] for entry in json.loads(names) or ()}
         if digest not in held:
@@ -268,14 +272,26 @@ class OpenEngine:
 
     def sweep(self) -> None:
         """Remove what a killed run left: containers of ours and, where all images are ours, those that none keeps."""
-        ids = self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_LABEL}={self.owner}")
-        for container in ids.split():
-            self._remove_container(container)
+        self.remove_containers()
         if self.engine.name == "podman":
             everything = self._run("images", "--quiet", "--no-trunc")
             kept = self._run("images", "--quiet", "--no-trunc", "--filter", f"reference={_KEPT}")
             for image in sorted(set(everything.split()) - set(kept.split())):
                 self._run("rmi", "--force", image, check=False)
+
+    def remove_containers(self) -> None:
+        """Ours, whether they run or not."""
+        ids = self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_LABEL}={self.owner}")
+        for container in ids.split():
+            self._remove_container(container)
+
+    def held(self, digest: str) -> str | None:
+        """The id of the image with this digest; None where it is not here."""
+        for image in self._run("images", "--quiet", "--no-trunc").split():
+            names, _, found = self._run("image", "inspect", "--format", _DIGESTS, image, check=False).rpartition(" ")
+            if names and digest in {str(entry).rpartition("@")[2] for entry in json.loads(names) or ()}:
+                return found.strip().removeprefix("sha256:")
+        return None
 
     def _container_name(self) -> str:
         return f"patchstack-{secrets.token_hex(8)}"
@@ -308,30 +324,11 @@ _ENGINE_FAILED, _PODMAN_LATE = 125, 255
 
 @contextmanager
 def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
-    require_own_disk(folder)
-
-    def ready() -> OpenEngine:
-        work, settings = _run_folder(folder), folder / "settings"
-        storage = folder / "storage"
-        (folder / "tmp").mkdir(exist_ok=True)
-        write_whole(settings / "containers.conf", _containers_conf(engine.runtime))
-        write_whole(settings / "storage.conf", _storage_conf(storage, work))
-        argv = (
-            str(engine.program),
-            *("--root", str(storage), "--runroot", str(work), "--tmpdir", str(work / "libpod")),
-            *("--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true"),
-        )
-        environment = {
-            **_plain_environment(),
-            # https://github.com/containers/common/blob/main/docs/containers.conf.5.md: this file, and no other.
-            "CONTAINERS_CONF": str(settings / "containers.conf"),
-            "CONTAINERS_STORAGE_CONF": str(settings / "storage.conf"),
-            "TMPDIR": str(folder / "tmp"),
-        }
-        return OpenEngine(engine, argv, environment, folder / "tmp", owner=work.name)
-
-    with _alone(folder, progress):
-        opened = ready()
+    with alone(folder, progress):
+        _unmount_left(folder)
+        opened = podman_in(engine, folder)
+        for left in sorted((folder / RUNNERS).glob("*")):
+            remove_runner(engine, folder, left.name)
         opened.sweep()
         try:
             yield opened
@@ -341,11 +338,8 @@ def _podman(engine: Engine, folder: Path, progress: Callable[[str], None]) -> It
 
 @contextmanager
 def _docker(engine: Engine, folder: Path, progress: Callable[[str], None]) -> Iterator[OpenEngine]:
-    def ready() -> OpenEngine:
-        return OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
-
-    with _alone(folder, progress):
-        opened = ready()
+    with alone(folder, progress):
+        opened = docker_in(engine, folder)
         opened.sweep()
         try:
             yield opened
@@ -353,8 +347,57 @@ def _docker(engine: Engine, folder: Path, progress: Callable[[str], None]) -> It
             opened.sweep()
 
 
+def _unmount_left(folder: Path) -> None:
+    """Unmount what is mounted there, which is nobody's, for we are alone.
+
+    Podman cannot remove a layer that a killed pull has left mounted, and then does nothing else either.
+    """
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in sorted((place for place in places if place.startswith(f"{folder}/")), reverse=True):
+        process.run(["umount", "--lazy", place], timeout_s=_ADMIN_S, check=False)
+
+
+def docker_in(engine: Engine, folder: Path) -> OpenEngine:
+    return OpenEngine(engine, (str(engine.program),), _plain_environment(), folder, owner=_key(folder))
+
+
+def podman_in(engine: Engine, folder: Path, runner: str = "") -> OpenEngine:
+    """Podman on the images in ``folder``, or with the name of a ``runner`` on its own containers of those images.
+
+    `MachineError` where podman can keep nothing there.
+    """
+    require_own_disk(folder)
+    shared, above, settings = folder / "storage", _run_folder(folder), folder / "settings"
+    storage, work = (folder / RUNNERS / runner, above / runner) if runner else (shared, above)
+    for place in (storage, folder / "tmp"):
+        place.mkdir(parents=True, exist_ok=True)
+    write_whole(settings / "containers.conf", _containers_conf(engine.runtime))
+    write_whole(settings / "storage.conf", _storage_conf(shared, above))
+    argv = (
+        str(engine.program),
+        *("--root", str(storage), "--runroot", str(work), "--tmpdir", str(work / "libpod")),
+        *("--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true"),
+        *(("--storage-opt", f"overlay.imagestore={shared}") if runner else ()),
+    )
+    environment = {
+        **_plain_environment(),
+        # https://github.com/containers/common/blob/main/docs/containers.conf.5.md: this file, and no other.
+        "CONTAINERS_CONF": str(settings / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(settings / "storage.conf"),
+        "TMPDIR": str(folder / "tmp"),
+    }
+    return OpenEngine(engine, argv, environment, folder / "tmp", owner=above.name)
+
+
+def remove_runner(engine: Engine, folder: Path, runner: str) -> None:
+    """End what runs there, and remove it with all that it left; nobody else may be at work there."""
+    podman_in(engine, folder, runner).remove_containers()
+    for place in (folder / RUNNERS / runner, _run_folder(folder) / runner):
+        process.run(["rm", "-rf", "--one-file-system", "--", str(place)], check=False)
+
+
 @contextmanager
-def _alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other process uses the folder: two that sweep would end each other's containers.
 
     Nor may two write at once: podman 4.3 has been seen to wait for itself for ever when another one pulled meanwhile.

@@ -20,8 +20,8 @@ from patchstack.regress.record import RECORD_BYTES, Said, hear_record, unanswere
 from patchstack.regress.suites import Suite
 
 ROOT = "/patchstack"
-TESTS, HARNESS, MODELS = f"{ROOT}/tests", f"{ROOT}/harness", f"{ROOT}/models"
-"""Where the repository's tests, pytest and the models are in there, all read-only."""
+TESTS, HARNESS = f"{ROOT}/tests", f"{ROOT}/harness"
+"""Where the repository's tests and pytest are in there, read-only."""
 _HOME, _RECORD, _STACKS = "/tmp/home", "/tmp/record.jsonl", f"/tmp/{stacks.NAME}"  # noqa: S108 - the container's own
 
 OUTPUT_BYTES = 16 << 20
@@ -64,7 +64,6 @@ def environment(job: LaneJob, manager_url: str = "") -> dict[str, str]:
     return {
         "PATCHSTACK_FORM": job.form.value,
         "PATCHSTACK_LANE": job.lane,
-        "PATCHSTACK_MODELS": MODELS,
         "HF_HUB_OFFLINE": "1",
         "HOME": _HOME,
         "TMPDIR": "/tmp",  # noqa: S108 - the container's own

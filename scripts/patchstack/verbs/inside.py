@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from patchstack.image import devices, probe
 from patchstack.image.engine import NEEDED, Limits, OpenEngine, engine_at_hand
 from patchstack.image.harness import OURS, harness
 from patchstack.image.login import login_for
-from patchstack.image.names import Place, is_digest, place_of
+from patchstack.image.names import is_digest, place_of
 from patchstack.image.room import Mount, Room
+from patchstack.image.sharing import Wanted, shared
 from patchstack.model import Composition, GuardOutcome, GuardResult, Hardware, LaneJob, Settings
 from patchstack.process import Stop, Stopped
 from patchstack.regress import inside, stacks
@@ -73,18 +75,16 @@ def run_inside(
     if engine is None:
         raise MachineError(f"no engine for containers is at hand, and the tests run inside the image: install {NEEDED}")
     room = _room(work, job, composition, engine.name)
-    with engine.opened(work.cache, work.progress) as opened:
-        tonight = _Image(work, job, opened, _pulled(work, opened, job.image), room, "", logs, ends_s, stop)
-        heard = [
-            tonight.of(replace(suite, paths=(file,)), named)
-            for suite in suites
-            for file, named in zip(suite.paths, map(_log_name, suite.paths), strict=True)
-        ]
-        opened.keep(tonight.image, f"{work.lane_name}-tonight")
+    peer = job.last_promoted if job.last_promoted != job.image else ""
+    named = {"tonight": job.image, **({"last-promoted": peer} if peer else {})}
+    with _wanted(work, named) as wanted, shared(engine, wanted, work.cache, work.progress) as (running, ids):
+        tonight = _Image(work, job, running, ids[0], room, "", logs, ends_s, stop)
+        heard = [tonight.of(replace(suite, paths=(file,)), _log_name(file)) for suite in suites for file in suite.paths]
         results = tuple(result for said in heard for result in said.results)
         beside: tuple[GuardResult, ...] = ()
-        if job.last_promoted and job.last_promoted != job.image:
-            results, beside = _in_turns(suites, tonight, results)
+        if peer:
+            promoted = replace(tonight, image=ids[1], of_whom="last-promoted-")
+            results, beside = _in_turns(suites, tonight, promoted, results)
     looked = next((said.hardware for said in heard if said.hardware is not None), None)
     return HeardInside(
         results,
@@ -181,21 +181,21 @@ class _Image:
         return inside.hear(suite, printed, limit_s, keep)
 
 
-def _pulled(work: Workplace, engine: OpenEngine, image: str) -> str:
-    """The id of ``repository@digest``, which is here then.
-
-    `MachineError` where it cannot be had.
-    """
-    repository, _, digest = image.partition("@")
-    if not is_digest(digest):
-        raise UsageError(f"{image!r} is no image: a job names it as repository@sha256:…")
+@contextmanager
+def _wanted(work: Workplace, named: Mapping[str, str]) -> Iterator[tuple[Wanted, ...]]:
+    """Images by ``repository@digest`` and where they are to be had, for the time of the block."""
     with open_registry(work) as registry:
         if registry is None:
             raise MachineError("the registry of the image is not there: run this where the image was made")
-        place: Place = registry.place if work.embedded else place_of(repository)
-        work.progress(f"pulling {image}")
-        login = None if work.embedded else login_for(place.host, os.environ, Path.home())
-        return engine.pull(place, digest, login)
+        found = []
+        for kept_as, image in named.items():
+            repository, _, digest = image.partition("@")
+            if not is_digest(digest):
+                raise UsageError(f"{image!r} is no image: a job names it as repository@sha256:…")
+            place = registry.place if work.embedded else place_of(repository)
+            login = None if work.embedded else login_for(place.host, os.environ, Path.home())
+            found.append(Wanted(place, digest, login, f"{work.lane_name}-{kept_as}"))
+        yield tuple(found)
 
 
 # --- what a container gets -----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _room(work: Workplace, job: LaneJob, composition: Composition, engine: str) 
     lock = work.root / "tests" / "support" / "locks" / composition.base.version / "shared.txt"
     laid = harness(lock, work.cache, work.progress)
     seen = inside.environment(job, os.environ.get(inside.MANAGER_URL, ""))
-    mounts = [Mount(work.root / "tests", inside.TESTS), Mount(laid, inside.HARNESS)]
+    mounts = [Mount(_readable(work.root / "tests"), inside.TESTS), Mount(laid, inside.HARNESS)]
     models = _models(work)
     if models is not None:
         # By its own name, for what lies in it may be links, and a message that names it is read out here.
@@ -235,6 +235,15 @@ def _models(work: Workplace) -> Path | None:
         raise MachineError(
             f"{folder}, the folder of models, is not on this machine: put it there, or mend tests.models"
         )
+    return _readable(folder)
+
+
+def _readable(folder: Path) -> Path:
+    """``folder``, which nobody in particular can read."""
+    if folder.stat().st_mode & 0o005 != 0o005:
+        raise MachineError(
+            f"tests in an image run as nobody, and {folder} is readable to its owner alone: `chmod -R go+rX {folder}`"
+        )
     return folder
 
 
@@ -255,30 +264,27 @@ def _mib_in_files(job: LaneJob) -> int:
 def _in_turns(
     suites: Sequence[Suite],
     tonight: _Image,
+    promoted: _Image,
     results: tuple[GuardResult, ...],
 ) -> tuple[tuple[GuardResult, ...], tuple[GuardResult, ...]]:
     """``results`` with more samples, and what the last promoted image said: those that measure and passed, in turns.
 
     Tonight's first turn is in ``results``.
     """
-    work = tonight.work
+    root = tonight.work.root
     passed = {said.test for said in results if said.outcome is GuardOutcome.PASS}
     plan = [
         replace(part.suite, paths=paths)
-        for part in measuring(work.root, suites, read_metrics(work.root, file=OF_SCENARIOS))
+        for part in measuring(root, suites, read_metrics(root, file=OF_SCENARIOS))
         if (paths := tuple(test for test in part.suite.paths if test in passed))
     ]
     if not plan:
         return results, ()
-    promoted = replace(
-        tonight, image=_pulled(work, tonight.engine, tonight.job.last_promoted), of_whom="last-promoted-"
-    )
     heard: dict[_Image, list[GuardResult]] = {promoted: [], tonight: []}
     for turn in range(1, ROUNDS + 1):
         for image in (promoted, tonight) if turn < ROUNDS else (promoted,):
             for suite in plan:
                 heard[image] += image.hear(suite, f"{image.of_whom}measure-{suite.slug}-{turn}").results
-    tonight.engine.keep(promoted.image, f"{work.lane_name}-last-promoted")
     # A second turn that nobody answered takes nothing from the first.
     more = [said for said in heard[tonight] if said.outcome is not GuardOutcome.MISSING]
     return join([*results, *more]), join(heard[promoted])
