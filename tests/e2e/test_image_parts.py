@@ -1,7 +1,7 @@
 """A night in four parts whose image is in a registry with a login, as the workflow does it, each on its own machine.
 
 Only the part that makes the image and the one that promotes write to the registry; a registry that fails half-way in
-either moves nothing.
+either moves nothing. Between them a runner of ours runs a lane of its own inside that image, on which `stable` waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.quick_guards import use_quick_guards
+from tests.e2e.quick_guards import HOOKED, use_quick_guards
 from tests.e2e.test_night import SLUG, Done, Place, copy_workplace
 from tests.support.image_registry import LOGIN, Fault, FaultyProxy, faulty, registry
 
@@ -26,6 +26,19 @@ SHOWN = {
     "PATCHSTACK_REGISTRY_USER": LOGIN.user,
     "PATCHSTACK_REGISTRY_PASSWORD": LOGIN.reveal(),
 }
+LANE = "one-more"
+SCENARIO = f"""\
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.lane("{LANE}", est_s=5, guards=["{SLUG}"], owner="@acme/pd")
+def test_the_image_has_the_patch() -> None:
+    file = Path(find_spec("sglang").origin).parent / "{HOOKED.removeprefix("python/sglang/")}"
+    assert "communicators.mooncake_protocol import" in file.read_text()
+"""
 
 
 @dataclass
@@ -40,8 +53,11 @@ class Parts:
         return self.machines / "remote.git"
 
     def part(self, machine: str, *argv: str) -> Done:
+        return self.verb(machine, "nightly", "--json", *argv)
+
+    def verb(self, machine: str, *argv: str) -> Done:
         before = ("--local", "--remote", str(self.remote), "--state", str(self.machines / machine))
-        done = self.place.run(*before, "nightly", "--json", *argv, **SHOWN)
+        done = self.place.run(*before, *argv, **SHOWN)
         assert LOGIN.reveal() not in done.out + done.err
         return done
 
@@ -71,7 +87,14 @@ def parts(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         lines = config.read_text().splitlines(keepends=True)
         indent = next(line for line in lines if line.strip().startswith("image:"))
         image = f"    image: {{repository: {proxy.place.name}, runtime: cpu}}\n"
-        config.write_text("".join(image if line == indent else line for line in lines))
+        lane = f"    {LANE}: {{executor: github, labels: [self-hosted], because: it has what the others lack}}\n"
+        stable = f"  stable: {{needs: [cpu, image, {LANE}], flaky: hold}}\n"
+        last = next(line for line in lines if line.strip().startswith("kvcm-manager:"))
+        needs = next(line for line in lines if line.strip().startswith("stable:"))
+        written = {indent: image, last: f"{last}{lane}", needs: stable}
+        config.write_text("".join(written.get(line, line) for line in lines))
+        (place.root / "tests" / "regression" / "gpu").mkdir()
+        (place.root / "tests" / "regression" / "gpu" / "test_more.py").write_text(SCENARIO)
         (folder / "machines").mkdir()
         Repository.init(folder / "machines" / "remote.git")
         yield Parts(place, folder / "machines", behind, proxy)
@@ -109,7 +132,23 @@ def test_a_night_in_parts_promotes_the_image_that_another_machine_looked_at(part
     assert parts.deployed() is None
 
     parts.proxy.mend()
-    promoted = parts.part("promote", *argv, "--pack", parts.pack("promoted"))
+    divided = parts.verb("divide", "jobs", "--unpack", parts.pack("tests"), "--json")
+    assert divided.code == 0, divided.err
+    (entry,) = divided.json["jobs"]
+    assert (entry["lane"], entry["shard"], entry["labels"]) == (LANE, "1/1", ["self-hosted"])
+    asked = parts.machines / "answered" / entry["name"]
+    job = ("job", str(asked), "--unpack", parts.pack("tests"), "--lane", LANE, "--shard", entry["shard"], "--json")
+    answered = parts.verb("runner", *job)
+    assert answered.code == 0, answered.err
+    assert [(said["outcome"], said["reason"]) for said in answered.json["results"]] == [("pass", "")]
+
+    promoted = parts.part("promote", *argv, "--lanes", str(asked.parent), "--pack", parts.pack("promoted"))
     assert promoted.code == 0, promoted.err
+    assert [(lane["lane"], lane["form"]) for lane in promoted.json["lanes"]["runs"]] == [(LANE, "device")]
+    assert {said["channel"]: said["status"] for said in promoted.json["verdicts"]} == {
+        "nightly": "PASS",
+        "stable": "PASS",
+    }
+    assert parts.ledger()["channels"] == ["nightly", "stable"]
     assert parts.ledger()["image"]["digest"] == image["digest"]
     assert parts.tags() == {image["tag"]: image["digest"], "cpu-latest": image["digest"]}
