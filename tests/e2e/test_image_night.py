@@ -103,7 +103,10 @@ def test_a_lane_ran_inside_that_image_and_a_red_one_fails_the_channel_that_needs
     (lane,) = report["lanes"]["runs"]
     (end,) = lane["jobs"]
     assert (lane["lane"], lane["executor"], lane["form"]) == ("kvcm-manager", "local", "device")
-    assert (end["state"], end["job"]["image"]) == ("answered", f"sglang@{report['image']['image']['digest']}"), end
+    assert (end["state"], end["job"]["image"]) == ("answered", f"sglang@{report['image']['image']['digest']}"), (
+        end,
+        report["image_tests"],
+    )
     assert {said["test"]: said["outcome"] for said in lane["results"]} == {
         f"{SCENARIO}::test_of_the_image": "pass",
         f"{SCENARIO}::test_it_fails": "fail",
