@@ -115,6 +115,7 @@ class Bench:
                 waiting.pop(words)()
 
         executor = Slurm(settings or Settings(), self.state, look_every_s=0.5, patience_s=patience_s, arrival_s=1)
+        deadline = deadline or Deadline.after(3)  # what waits for ever is late, and no test waits with it
         ends = executor.run(places, begin or self.begin(), retries=retries, deadline=deadline, progress=progress)
         assert waiting == {}, self.said
         assert [end.job for end in ends] == [place.job for place in places]
