@@ -36,7 +36,7 @@ debian:
 builder: ## Debian packages that build, keep and run images (buildah and its like, 200 MB)
 	@missing=""; $(call install-missing,builder,$(BUILDER_PACKAGES))
 
-slurm: ## Debian packages of the Slurm cluster that tests have on loopback (45 MB)
+slurm: ## Debian packages of the Slurm cluster that tests have on loopback (4 MB)
 	@missing=""; $(call install-missing,slurm,$(SLURM_PACKAGES))
 
 define install-missing
