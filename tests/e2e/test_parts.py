@@ -266,6 +266,8 @@ def test_a_bed_is_made_beforehand_and_no_remote_is_asked(published: Place) -> No
     ("argv", "said"),
     [
         (("--tests", "t.tar"), "--tests is for the part that promotes"),
+        (("--lanes", "answered"), "--lanes and --rehearsed are for the part that promotes"),
+        (("--unpack", "n.tar", "--rehearsed"), "--lanes and --rehearsed are for the part that promotes"),
         (("--unpack", "n.tar", "--tests", "t.tar", "--until", "test"), "--tests is for the part that promotes"),
         (("--unpack", "n.tar", "--until", "merge"), "is merged already"),
         (("--unpack", "n.tar", "--force"), "--force belongs to the part that plans"),
