@@ -58,9 +58,7 @@ def cancel_left(state: Path) -> tuple[str, ...]:
     """Cancel what a killed run has left in the queue; what was done, in words. The caller holds the night's lock."""
     folder = state / FOLDER
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return tuple(
-        _cancelled(file) or f"Slurm's queue has nothing more of {file.name}, a killed run's" for file in files
-    )
+    return tuple(_cancelled(file) or f"Slurm's queue has nothing more of {file.name}, a killed run's" for file in files)
 
 
 def _cancelled(file: Path) -> str:
