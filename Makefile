@@ -79,6 +79,7 @@ BUDGET_S := 2400
 RERUN := due
 KILLS := 12
 CHOSEN := not thorough
+LANES := 1-gpu 2-gpu 4-gpu rdma kvcm-manager
 
 test: node builder slurm ## what CI runs: lint, unit tests, every guard on both trees, whole nights; prints its budget
 	@begin=$$SECONDS; spent=""; \
@@ -86,6 +87,7 @@ test: node builder slurm ## what CI runs: lint, unit tests, every guard on both 
 	$(MAKE) --no-print-directory lint; did lint; \
 	$(BIN)/pytest -q -n 2 tests/unit; did "unit tests"; \
 	$(BIN)/patchstack --local test --rerun $(RERUN); did "guards"; \
+	$(BIN)/patchstack --local test $(LANES:%=--lane %) --rehearse --rerun $(RERUN); did "rehearsals"; \
 	KILLS=$(KILLS) $(BIN)/pytest -q -n 2 --dist loadfile -m '$(CHOSEN)' tests/e2e; did "end-to-end tests"; \
 	echo "budget: $${spent}in all $$SECONDS s of $(BUDGET_S) s"
 

@@ -67,7 +67,7 @@ def with_deadline(verb: Verb) -> Verb:
 
 
 def with_rerun(verb: Verb) -> Verb:
-    text = "Which kept results to make again: none, today's share of a week, all."
+    text = "Which kept results to make again: none, today's share of a week, all (with --lane also if it is not said)."
     kind = click.Choice(["none", "due", "all"])
     return click.option("--rerun", type=kind, default="due", show_default=True, help=text)(verb)
 

@@ -92,6 +92,33 @@ def test_a_rehearsal_shows_that_the_tests_work_and_proves_nothing(composed: Plac
     assert not (place.root / "records").exists()
 
 
+def test_a_rehearsal_that_passed_is_kept_where_that_is_asked_for_until_its_inputs_change(composed: Place) -> None:
+    place = composed
+    scenario = place.root / GPU / "test_kept.py"
+    scenario.write_text(SCENARIO)
+
+    def jobs(rerun: str) -> list[tuple[str, int]]:
+        done = ask(place, "--lane", "kvcm-manager", "--rehearse", "--rerun", rerun, "--json")
+        assert done.code == 0, done.err
+        (lane,) = done.json["runs"]
+        assert {(said["test"].partition("::")[0], said["outcome"]) for said in lane["results"]} == {
+            (f"{GPU}/test_quick.py", "pass"),
+            (f"{GPU}/test_kept.py", "pass"),
+        }
+        return [(end["detail"].rpartition(" ")[0], end["begun"]) for end in lane["jobs"]]
+
+    kept = [("not run again: equal inputs passed on", 0)]
+    try:
+        assert jobs("all") == [("", 1)]
+        assert jobs("due") == kept
+        assert jobs("all") == [("", 1)]
+        scenario.write_text(f"{SCENARIO}\n# other words\n")
+        assert jobs("none") == [("", 1)]
+        assert jobs("none") == kept
+    finally:
+        scenario.unlink()
+
+
 def test_a_red_rehearsal_ends_with_1_and_a_lane_that_nobody_can_run_with_9(composed: Place) -> None:
     place = composed
     red = place.root / GPU / "test_red.py"

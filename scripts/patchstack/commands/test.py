@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from patchstack.console import (
     Options,
@@ -116,7 +117,8 @@ def test(
     with work.locked(), work.open_run(run_id, dry_run=dry_run) as run:
         composition = composed(work, run, without=without)
         if lanes:
-            _lanes(work, run, composition, (lanes, rehearse, executor, suites), deadline, as_json, dry_run)
+            asked = Asked(lanes, rehearse, executor, suites, _rerun_of_lanes(rerun))
+            _lanes(work, run, composition, asked, deadline, as_json, dry_run)
             return
         if dry_run:
             chosen = stage.selected(work, run, composition, suites, part)
@@ -135,23 +137,47 @@ def test(
     stage.raise_for(verdicts, run.id)
 
 
+class Asked(NamedTuple):
+    """What the command line says of other lanes."""
+
+    lanes: tuple[str, ...]
+    rehearse: bool
+    executor: str | None
+    suites: tuple[str, ...]
+    rerun: str
+
+
+def _rerun_of_lanes(said: str) -> str:
+    """Who asks for a rehearsal by hand wants one: kept ones count only where --rerun is given."""
+    source = click.get_current_context().get_parameter_source("rerun")
+    return "all" if source is ParameterSource.DEFAULT else said
+
+
 def _lanes(
     work: Workplace,
     run: Run,
     composition: Composition,
-    asked: tuple[tuple[str, ...], bool, str | None, tuple[str, ...]],
+    asked: Asked,
     deadline: Deadline | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     from patchstack import store
     from patchstack.model import GuardReport
+    from patchstack.regress.steps import Rerun
     from patchstack.report.lane_lines import job_line, lanes_page
     from patchstack.report.terminal import page_text
     from patchstack.verbs import lanes as stage
     from patchstack.verbs.test import gate, write_junit
 
-    request = stage.Request(*asked, previous=stage.previous_of(run))
+    request = stage.Request(
+        asked.lanes,
+        asked.rehearse,
+        asked.executor,
+        asked.suites,
+        previous=stage.previous_of(run),
+        rerun=Rerun(asked.rerun),
+    )
     if dry_run:
         plans = stage.planned(work, run, composition, request)
         lines = [job_line(job, plan.executor) for plan in plans for job in plan.jobs]

@@ -76,6 +76,14 @@ def scenarios_digest(root: Path) -> str:
     return _digest_of(root, [root / GPU_GUARDS])
 
 
+def lanes_digest(root: Path) -> str:
+    """SHA-256 over all that decides what a rehearsal of those tests says: they, what is above, the bed's support."""
+    folder = root / GPU_GUARDS
+    return hashlib.sha256(
+        f"{support_digest(root)} {_digest_of(root, [folder, *_around(root, folder)])}".encode()
+    ).hexdigest()
+
+
 def files_of(root: Path, suite: Suite) -> tuple[str, ...]:
     """Every test file of ``suite``, relative to ``root``, each once, in pytest's order."""
     return guard_files(root, suite.paths)

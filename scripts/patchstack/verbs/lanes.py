@@ -42,10 +42,12 @@ from patchstack.regress.local import Local, gpus_here
 from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import excused
 from patchstack.regress.slurm import Slurm
+from patchstack.regress.steps import Rerun
 from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.declared import declared_in
 from patchstack.verbs.history import past_of
 from patchstack.verbs.quarantine import quarantine_now
+from patchstack.verbs.rehearsed import Rehearsals, rehearsals
 from patchstack.verbs.selection import named
 from patchstack.verbs.trees import lay_tree, open_bed
 from patchstack.workplace import Workplace
@@ -57,6 +59,7 @@ NO_IMAGE = (
     "the run has no image of this composition that was looked into: `patchstack image`, then `patchstack image-check`, "
     "of this run; or --rehearse"
 )
+KEPT = "not run again: equal inputs passed on {}"
 _ANSWER_BYTES = 32 << 20
 _RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT}
 
@@ -80,6 +83,8 @@ class Request:
     """The patches, or groups of them, whose tests are asked for; none: all. What is not asked for is missing."""
     previous: LedgerLine | None = None
     """What is deployed, beside whose image tests measure."""
+    rerun: Rerun = Rerun.ALL
+    """Which rehearsals that passed before are made again."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,10 @@ def run_lanes(
         work,
         run,
         composition,
-        [_run(work, run, composition, one, deadline) for one in planned(work, run, composition, request)],
+        [
+            _run(work, run, composition, one, deadline, request.rerun)
+            for one in planned(work, run, composition, request)
+        ],
     )
 
 
@@ -202,31 +210,49 @@ def write_lanes(work: Workplace, run: Run, composition: Composition, fresh: Sequ
     return found
 
 
-def _run(work: Workplace, run: Run, composition: Composition, plan: Planned, deadline: Deadline | None) -> LaneRun:
+def _run(
+    work: Workplace,
+    run: Run,
+    composition: Composition,
+    plan: Planned,
+    deadline: Deadline | None,
+    rerun: Rerun = Rerun.ALL,
+) -> LaneRun:
     if plan.why_not:
-        ends = tuple(JobEnd(job, JobState.REFUSED, plan.why_not, begun=0) for job in plan.jobs)
-        return settled(work, run, plan, composition, ends, ())
-    if plan.form is Form.REHEARSAL:  # once, and not by each job
-        lay_tree(work, composition.tree, open_bed(work, composition.base))
+        refused = tuple(JobEnd(job, JobState.REFUSED, plan.why_not, begun=0) for job in plan.jobs)
+        return settled(work, run, plan, composition, refused, ())
+    before: Rehearsals | None = None
+    if plan.form is Form.REHEARSAL:
+        bed = open_bed(work, composition.base)
+        lay_tree(work, composition.tree, bed)  # once, and not by each job
+        before = rehearsals(work, composition.base, bed, rerun)
     folder = run.folder / FOLDER / plan.lane
     shutil.rmtree(folder, ignore_errors=True)
     places = tuple(_placed(folder / str(job.shard.number), job) for job in plan.jobs)
+    kept = {place.job: known for place in places if before and (known := before.known(place.job))}
+    asked = tuple(place for place in places if place.job not in kept)
     executor = executor_named(work, plan.executor, rehearse=plan.form is Form.REHEARSAL)
-    ends = executor.run(
-        places,
-        beginning(work),
-        retries=work.config.tests.retries,
-        deadline=deadline,
-        progress=work.progress,
-    )
-    answers: dict[LaneJob, LaneAnswer] = {}
-    told = []
-    for place, end in zip(places, ends, strict=True):
+    ends: tuple[JobEnd, ...] = ()
+    if asked:
+        ends = executor.run(
+            asked,
+            beginning(work),
+            retries=work.config.tests.retries,
+            deadline=deadline,
+            progress=work.progress,
+        )
+    answers = {job: known.answer for job, known in kept.items()}
+    told = {job: JobEnd(job, JobState.ANSWERED, KEPT.format(known.made_on), begun=0) for job, known in kept.items()}
+    for place, end in zip(asked, ends, strict=True):
         answer, why = _answer(place) if end.state is JobState.ANSWERED else (None, "")
-        told.append(replace(end, state=JobState.LOST, detail=why) if why else end)
+        told[place.job] = replace(end, state=JobState.LOST, detail=why) if why else end
         if answer is not None:
             answers[place.job] = answer
-    return settled(work, run, plan, composition, tuple(told), tuple(answers.values()))
+            if before is not None:
+                before.keep(answer)
+    jobs = [place.job for place in places]
+    ordered = tuple(answers[job] for job in jobs if job in answers)
+    return settled(work, run, plan, composition, tuple(told[job] for job in jobs), ordered)
 
 
 def settled(

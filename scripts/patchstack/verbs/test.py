@@ -143,7 +143,7 @@ def run_trials(
         folder=work.cache / "answers",
         bed_key=bed.key,
         natives=" ".join(native.sha256 for native in base.natives),
-        tool=f"{__version__} {_runner_digest()}",
+        tool=tool_key(),
         rerun=Rerun(rerun),
         today=now_utc().date(),
     )
@@ -236,6 +236,11 @@ def _lay_grounds(work: Workplace, selection: Selection, bed: Bed) -> dict[str, S
         if ground not in laid:
             laid[ground] = Subject(ground.label, False, ground.tree, lay_tree(work, ground.tree, bed))
     return {suite.slug: laid[selection.grounds[suite.slug]] for suite in selection.suites}
+
+
+def tool_key() -> str:
+    """What of this tool decides what guards say."""
+    return f"{__version__} {_runner_digest()}"
 
 
 def _runner_digest() -> str:
