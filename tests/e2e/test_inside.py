@@ -8,17 +8,22 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
+import shutil
+import subprocess
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from tests.e2e.image_check_bench import left_behind
-from tests.e2e.test_night import SLUG, Place, copy_workplace
+from tests.e2e.test_night import ROOT, SLUG, Place, copy_workplace
 
 from patchstack.errors import MachineError
-from patchstack.model import Composition, Form, GuardOutcome, ImageResult, LaneJob, Shard
+from patchstack.image.engine import RUNNERS
+from patchstack.image.storage import containers_folder
+from patchstack.model import Composition, Form, GuardOutcome, ImageResult, LaneJob, Sha, Shard
 from patchstack.process import Stop
 from patchstack.regress.inside import GRACE_S, OUTPUT_BYTES
 from patchstack.regress.suites import Suite
@@ -36,6 +41,8 @@ PASS, FAIL, TIMEOUT, CRASH, MISSING = (
 )
 LANE = "1-gpu"
 FOLDER = "tests/regression/gpu"
+SCENARIO = "test_scenario.py"
+MODELS = "PATCHSTACK_MODELS"
 
 
 class Silent:
@@ -55,17 +62,32 @@ class Silent:
 class Bench:
     place: Place
     work: Workplace
-    job: LaneJob
+    job: LaneJob = field(init=False)
+    base: Sha = field(init=False)
 
-    def run(self, code: str, *, limit_s: float = 150.0, **more: object) -> HeardInside:
-        """What a file of tests with ``code`` says inside tonight's image."""
-        file = f"{FOLDER}/test_scenario.py"
-        path = self.place.root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        marks = f'import pytest\n\npytestmark = pytest.mark.lane("{LANE}")\n\n'
-        path.write_text(marks + textwrap.dedent(code))
-        job = replace(self.job, limit_s=limit_s, shard=Shard(1, 1, (file,)))
-        return run_inside(self.work, job, [Suite("mine", (file,), "d")], self.logs, **more)
+    def run(self, code: str, *, name: str = SCENARIO, stop: Stop | None = None, **more: object) -> HeardInside:
+        """What a file of tests with ``code`` says inside tonight's image; ``more`` is of its job."""
+        path = self.place.root / FOLDER / name
+        path.write_text(f'import pytest\n\npytestmark = pytest.mark.lane("{LANE}")\n\n{textwrap.dedent(code)}')
+        return self.run_file(name, stop=stop, **more)
+
+    def run_file(self, name: str, *, stop: Stop | None = None, **more: object) -> HeardInside:
+        file = f"{FOLDER}/{name}"
+        job = replace(self.job, shard=Shard(1, 1, (file,)), **more)
+        return run_inside(self.work, job, [Suite("mine", (file,), "d")], self.logs, stop=stop)
+
+    def made(self) -> LaneJob:
+        """A job of no tests in one more image, of the patches and of all that is proposed."""
+        made = self.place.run("--local", "image", "--json", PATCHSTACK_IMAGE="")
+        assert made.code == 0, made.err
+        run = self.work.newest(ImageResult)
+        assert run is not None
+        image, composition = run.read(ImageResult).image, run.read(Composition)
+        assert image is not None
+        self.base = composition.base.commit
+        named = f"{image.repository}@{image.digest}"
+        shard, form = Shard(1, 1, ()), Form.REHEARSAL
+        return LaneJob(run.id, LANE, shard, composition.commit, composition.tree, form, named, gpus=0, limit_s=150.0)
 
     @property
     def logs(self) -> Path:
@@ -79,8 +101,6 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     place = copy_workplace(tmp_path_factory.mktemp("inside") / "fork", SLUG)
-    made = place.run("--local", "image", "--json", PATCHSTACK_IMAGE="")
-    assert made.code == 0, made.err
     work = open_workplace(
         config_path=place.root / "deploy.yaml",
         state_folder=place.root / ".patchstack",
@@ -90,24 +110,13 @@ def bench(sealed_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         offline=False,
         progress=Silent(),
     )
-    run = work.newest(ImageResult)
-    assert run is not None
-    image, composition = run.read(ImageResult).image, run.read(Composition)
-    assert image is not None
-    named = f"{image.repository}@{image.digest}"
-    job = LaneJob(
-        run.id,
-        LANE,
-        Shard(1, 1, ()),
-        composition.commit,
-        composition.tree,
-        Form.REHEARSAL,
-        named,
-        gpus=0,
-        limit_s=150.0,
-    )
-    yield Bench(place, work, job)
-    assert left_behind(work.cache / "containers" / "tmp") == []
+    made = Bench(place, work)
+    made.job = made.made()
+    (place.root / FOLDER).mkdir()
+    yield made
+    runners = containers_folder(work.cache) / RUNNERS
+    assert left_behind(runners) == []
+    assert list(runners.iterdir()) == []
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +124,10 @@ def image_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PATCHSTACK_IMAGE")
 
 
-def contents(folder: Path, below: str = "") -> set[tuple[str, str]]:
-    """Every file with the digest of its bytes."""
-    found = {(str(path), hashlib.sha256(path.read_bytes()).hexdigest()) for path in folder.rglob("*") if path.is_file()}
-    return {(name, digest) for name, digest in found if below in name}
+def contents(folder: Path) -> dict[str, str]:
+    """Every file but the scenario that the test itself wrote, with the digest of its bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != SCENARIO]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def outcomes(heard: HeardInside) -> dict[str, GuardOutcome]:
@@ -164,7 +173,7 @@ def test_nothing_of_the_machine_is_seen_and_nothing_outside_can_be_written(
     monkeypatch.setenv("CANARY_TOKEN", "canary-0123456789")
     models = tmp_path / "models"
     (models / "tiny").mkdir(parents=True)
-    monkeypatch.setenv("PATCHSTACK_MODELS", str(models))
+    monkeypatch.setenv(MODELS, str(models))
     before = contents(bench.place.root / "tests")
     heard = bench.run(
         f"""
@@ -208,7 +217,7 @@ def test_nothing_of_the_machine_is_seen_and_nothing_outside_can_be_written(
     )
     assert {said.test: said.reason for said in heard.results if said.outcome is not PASS} == {}
     assert len(heard.results) == 11
-    assert contents(bench.place.root / "tests") == before | contents(bench.place.root / "tests", FOLDER)
+    assert contents(bench.place.root / "tests") == before
 
 
 def test_a_process_that_is_killed_takes_its_own_file_with_it(bench: Bench) -> None:
@@ -235,6 +244,7 @@ def test_a_process_that_is_killed_takes_its_own_file_with_it(bench: Bench) -> No
     ]
 
 
+@pytest.mark.thorough
 def test_what_hangs_leaves_its_stacks(bench: Bench) -> None:
     heard = bench.run(
         """
@@ -248,9 +258,9 @@ def test_what_hangs_leaves_its_stacks(bench: Bench) -> None:
     )
     (hangs,) = heard.results
     assert hangs.outcome is TIMEOUT
-    names = re.findall(r"logs/stacks/\S+\.txt", hangs.reason)
-    assert names, hangs
-    assert "test_hangs" in (bench.logs.parent / names[-1].rstrip(",")).read_text()
+    told = " ".join([hangs.reason, *(end.reason for end in hangs.attempts)])
+    names = re.findall(r"logs/stacks/[^\s,]+\.txt", told)
+    assert any("test_hangs" in (bench.logs.parent / name).read_text() for name in names), told
 
 
 def test_output_without_end_is_bounded(bench: Bench) -> None:
@@ -290,6 +300,7 @@ def test_who_speaks_for_the_program_is_a_crash(bench: Bench) -> None:
     assert any("is not the plugin's" in said.reason for said in heard.results)
 
 
+@pytest.mark.thorough
 def test_who_floods_past_the_program_is_a_crash(bench: Bench) -> None:
     heard = bench.run(SPEAKS_FOR_THE_PROGRAM.replace("WHAT", '[out.write(b"x" * (1 << 20)) for _ in range(2000)]'))
     (said,) = heard.results
@@ -316,3 +327,79 @@ def test_a_job_for_gpus_that_are_not_there_says_what_to_install(bench: Bench) ->
         pytest.fail("this test is for machines without a GPU")
     with pytest.raises(MachineError, match="no GPU 0 that a container could be given: install NVIDIA's driver"):
         run_inside(bench.work, replace(bench.job, gpus=1), [], bench.logs)
+
+
+# --- several images, and several jobs ------------------------------------------------------------------
+
+
+def test_two_jobs_of_a_machine_run_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv(MODELS, str(tmp_path))
+    waits = """
+        import os, time
+
+        def test_waits():
+            while not os.path.exists(f"{os.environ['PATCHSTACK_MODELS']}/go"):
+                time.sleep(0.1)
+    """
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(bench.run, waits, name="test_waits.py")
+        second = bench.run("def test_it():\n    pass\n")
+        was_running = not first.done()
+        (tmp_path / "go").touch()
+        assert (outcomes(second), was_running) == ({"test_it": PASS}, True)
+        assert outcomes(first.result()) == {"test_waits": PASS}
+
+
+def test_what_measures_runs_in_the_last_promoted_image_too(bench: Bench) -> None:
+    shutil.rmtree(bench.place.root / FOLDER)  # a night asks more of its tests than these have
+    store, branch = bench.place.root / ".patchstack" / "store.git", "refs/heads/base/production"
+    argv = ["git", "--git-dir", str(store), "push", "--quiet", str(bench.place.remote), f"{bench.base}:{branch}"]
+    subprocess.run(argv, check=True)
+    bench.place.propose(7, "python/sglang/version_of_ours.py", "OURS = 7\n")
+    tonight = bench.made()
+    assert tonight.image != bench.job.image
+    metrics = bench.place.root / FOLDER / "metrics.yaml"
+    metrics.parent.mkdir()
+    metrics.write_text(
+        f"mine: {{unit: files, better: higher, test: {FOLDER}/{SCENARIO}::test_measures, floor_share: 0.1}}\n"
+    )
+    heard = bench.run(
+        """
+        import os
+
+        def test_measures(measure):
+            measure("mine", float(os.path.exists(f"{os.environ['PATCHSTACK_TREE']}/sglang/version_of_ours.py")))
+
+        def test_beside_it():
+            pass
+        """,
+        run=tonight.run,
+        composition=tonight.composition,
+        tree=tonight.tree,
+        image=tonight.image,
+        last_promoted=bench.job.image,
+    )
+    metrics.unlink()
+    assert outcomes(heard) == {"test_measures": PASS, "test_beside_it": PASS}
+    assert [sample.value for sample in heard.results[0].samples] == [1.0, 1.0]
+    (beside,) = heard.beside
+    assert (beside.test, [sample.value for sample in beside.samples]) == (heard.results[0].test, [0.0, 0.0])
+
+
+@pytest.mark.thorough
+def test_a_real_scenario_rehearses_inside(bench: Bench) -> None:
+    """Real SGLang, as the image has it, on the tiny model: the code that a GPU machine runs."""
+    for name in ("forms.yaml", "metrics.yaml", "test_throughput.py"):
+        shutil.copy2(ROOT / FOLDER / name, bench.place.root / FOLDER / name)
+    heard = bench.run_file("test_throughput.py", limit_s=900.0)
+    assert outcomes(heard) == {"test_one_server": PASS, "test_prefill_and_decode": PASS}, heard.results
+    assert all(said.samples for said in heard.results)
+    assert [one.test for one in heard.settings] == [said.test for said in heard.results]
+
+
+def test_what_nobody_can_read_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv(MODELS, str(tmp_path))
+    with pytest.raises(MachineError, match=f"{tmp_path} is readable to its owner alone: `chmod -R go"):
+        bench.run("")

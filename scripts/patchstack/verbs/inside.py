@@ -280,11 +280,13 @@ def _in_turns(
     ]
     if not plan:
         return results, ()
-    heard: dict[_Image, list[GuardResult]] = {promoted: [], tonight: []}
+    more: list[GuardResult] = []
+    beside: list[GuardResult] = []
     for turn in range(1, ROUNDS + 1):
-        for image in (promoted, tonight) if turn < ROUNDS else (promoted,):
-            for suite in plan:
-                heard[image] += image.hear(suite, f"{image.of_whom}measure-{suite.slug}-{turn}").results
+        for image, heard in ((promoted, beside), (tonight, more)):
+            if image is promoted or turn < ROUNDS:
+                for suite in plan:
+                    heard += image.hear(suite, f"{image.of_whom}measure-{suite.slug}-{turn}").results
     # A second turn that nobody answered takes nothing from the first.
-    more = [said for said in heard[tonight] if said.outcome is not GuardOutcome.MISSING]
-    return join([*results, *more]), join(heard[promoted])
+    answered = [said for said in more if said.outcome is not GuardOutcome.MISSING]
+    return join([*results, *answered]), join(beside)
