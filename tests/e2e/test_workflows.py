@@ -348,12 +348,44 @@ def test_the_watchdog_says_when_no_night_ran_and_when_one_did_again(world: World
 # --- when a pull request breaks a guard ---
 
 
-def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world: World) -> None:
+def propose_breaking(world: World, number: int, subject: str) -> None:
+    """An admitted pull request after which Mooncake takes TCP, whatever the operator says."""
     path = f"{SRT}/distributed/device_communicators/mooncake_transfer_engine.py"
     broken = world.fork.read(BASE_BRANCH, path) + '\nimport os as _os\n\n_os.environ["MC_FORCE_TCP"] = "1"\n'
-    sha = world.fork.commit(BASE_BRANCH, {path: broken}, "TCP alone")
-    world.fork.propose("work-2001", sha, into=BASE_BRANCH, number=2001, title="TCP alone", author="carol")
-    world.fork.repository.label(2001, "deploy", by="ann")
+    sha = world.fork.commit(BASE_BRANCH, {path: broken}, subject)
+    world.fork.propose(f"work-{number}", sha, into=BASE_BRANCH, number=number, title=subject, author="carol")
+    world.fork.repository.label(number, "deploy", by="ann")
+
+
+def test_who_breaks_a_guard_is_found_and_left_out_and_the_rest_ships(world: World) -> None:
+    """Found where pull requests run and no token is; what is left is composed again by who promotes."""
+    good = f"{SRT}/models/phi.py"
+    sha = world.fork.commit(BASE_BRANCH, {good: world.fork.read(BASE_BRANCH, good) + "# 2000\n"}, "About 2000")
+    world.fork.propose("work-2000", sha, into=BASE_BRANCH, number=2000, title="About 2000", author="carol")
+    world.fork.repository.label(2000, "deploy", by="ann")
+    propose_breaking(world, 2001, "TCP alone")
+    before = world.fork.tip(DEPLOY)
+    night = world.runner.run("nightly", "schedule")
+    assert night.exits == {}, night.why
+    assert world.fork.lines_of("rev-list", "--first-parent", f"{before}..{DEPLOY}") == [world.fork.tip(DEPLOY)]
+    report = packed(night, "promoted-1", "report.json")
+    assert (report["exit_code"], report["headline"]) == (0, "PASS")
+    included = {topic["name"] for topic in report["composition"]["included"]}
+    assert {"#2000", "#2001"} & included == {"#2000"}
+    reasons = {out["name"]: out["reason"] for out in report["composition"]["left_out"]}
+    assert reasons["#2001"] == "guilty"
+    (finding,) = report["blame"]["findings"]
+    assert (finding["certainty"], [who["name"] for who in finding["suspects"]]) == ("CONFIRMED", ["#2001"])
+    assert world.fork.read(DEPLOY, good).endswith("# 2000\n")
+    assert len(headlines(world.fork)[2001]) == 1
+
+
+def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world: World) -> None:
+    """With nobody asked who it was."""
+    config = world.fork.read("main", "deploy.yaml")
+    assert "max_probes: 40" in config
+    world.fork.change_main({"deploy.yaml": config.replace("max_probes: 40", "max_probes: 0")}, "Ask nobody")
+    propose_breaking(world, 2002, "TCP alone, again")
     before = world.fork.refs()
     red = world.runner.run("nightly", "schedule")
     assert red.exits == {
@@ -370,6 +402,6 @@ def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world
     assert world.fork.refs() == before
     report = packed(red, "promoted-1", "report.json")
     assert (report["exit_code"], report["headline"], report["promotion"]) == (1, "FAIL", None)
-    assert "#2001" in {topic["name"] for topic in report["composition"]["included"]}
+    assert "#2002" in {topic["name"] for topic in report["composition"]["included"]}
     assert signals(world.fork)["red-night"][0] == "open"
-    assert len(headlines(world.fork)[2001]) == 1
+    assert len(headlines(world.fork)[2002]) == 1

@@ -27,7 +27,7 @@ OURS = "self-hosted"
 """The label of machines of ours; jobs run here that have it, and no other one with it."""
 PINNED = re.compile(r"uses: ([\w-]+/[\w-]+)(?:/[\w-]+)?@([0-9a-f]{40})")
 EXIT = re.compile(r"exit status (\d+)")
-LIMIT_S = 600
+LIMIT_S = 1800
 ACT = Path(sys.executable).with_name("act")
 
 
