@@ -33,7 +33,8 @@ GRACE_S = 30.0
 """What the program in there may take to say what it has, when the time of its tests is up."""
 
 RDMA, MANAGER = "rdma", "kvcm-manager"
-MANAGER_URL = "KVCM_MANAGER_URL"
+MANAGER_VARIABLES = ("KVCM_MANAGER_URL", "KVCM_DEBUG_URL", "KVCM_INSTANCE_GROUP")
+"""Which manager, in the environment of the job."""
 _LOOPBACK = {
     "SGLANG_HOST_IP": "127.0.0.1",
     "MC_FORCE_TCP": "1",
@@ -57,10 +58,10 @@ def reach(lane: str) -> Reach:
     return Reach(network=lane in (RDMA, MANAGER), nics=lane == RDMA)
 
 
-def environment(job: LaneJob, manager_url: str = "") -> dict[str, str]:
-    """What tests of ``job`` see beside the image's own variables: nothing of the user."""
+def environment(job: LaneJob, ours: Mapping[str, str]) -> dict[str, str]:
+    """What tests of ``job`` see beside the image's own variables: of ``ours`` only which manager is meant."""
     outside = reach(job.lane)
-    manager = {MANAGER_URL: manager_url} if job.lane == MANAGER and manager_url else {}
+    manager = {name: ours[name] for name in MANAGER_VARIABLES if job.lane == MANAGER and ours.get(name)}
     return {
         "PATCHSTACK_FORM": job.form.value,
         "PATCHSTACK_LANE": job.lane,

@@ -205,7 +205,7 @@ def _room(work: Workplace, job: LaneJob, composition: Composition, engine: str) 
     """Tests, pytest and models to read, the job's GPUs, and what its lane reaches besides."""
     lock = work.root / "tests" / "support" / "locks" / composition.base.version / "shared.txt"
     laid = harness(lock, work.cache, work.progress)
-    seen = inside.environment(job, os.environ.get(inside.MANAGER_URL, ""))
+    seen = inside.environment(job, os.environ)
     mounts = [Mount(_readable(work.root / "tests"), inside.TESTS), Mount(laid, inside.HARNESS)]
     models = _models(work)
     if models is not None:

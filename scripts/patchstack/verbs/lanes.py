@@ -66,7 +66,14 @@ _RED = {GuardOutcome.FAIL, GuardOutcome.CRASH, GuardOutcome.TIMEOUT}
 _SEEN = (
     *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "TMPDIR"),
     *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE"),
-    *("KVCM_MANAGER_URL", "KVCM_DEBUG_URL", "KVCM_INSTANCE_GROUP", "PATCHSTACK_NOW", "PATCHSTACK_JOBS"),
+    *(
+        "KVCM_MANAGER_URL",
+        "KVCM_DEBUG_URL",
+        "KVCM_INSTANCE_GROUP",
+        "PATCHSTACK_NOW",
+        "PATCHSTACK_JOBS",
+        "PATCHSTACK_CONTAINERS",
+    ),
 )
 """What a job sees of our environment: no token, no password."""
 

@@ -17,6 +17,7 @@ FILE = "tests/regression/gpu/test_it.py"
 ONE, TWO = f"{FILE}::test_one", f"{FILE}::test_two"
 SUITE = Suite("mine", (FILE,), "d")
 JOB = LaneJob("1", "1-gpu", Shard(1, 1, (FILE,)), Sha("c"), Sha("t"), Form.DEVICE, "r@sha256:0", 1, 600.0)
+OURS = {"KVCM_MANAGER_URL": "http://manager", "TOKEN": "canary"}
 COLLECTED = {"collected": [ONE, TWO]}
 PASS, TIMEOUT, CRASH, MISSING = GuardOutcome.PASS, GuardOutcome.TIMEOUT, GuardOutcome.CRASH, GuardOutcome.MISSING
 
@@ -51,13 +52,14 @@ def test_only_rdma_and_a_manager_elsewhere_reach_out() -> None:
 
 
 def test_what_they_see() -> None:
-    seen = environment(JOB, "http://manager")
+    seen = environment(JOB, OURS)
     assert {name for name in seen if name.startswith("PATCHSTACK_")} == {"PATCHSTACK_FORM", "PATCHSTACK_LANE"}
     assert (seen["PATCHSTACK_FORM"], seen["PATCHSTACK_LANE"], seen["HF_HUB_OFFLINE"]) == ("device", "1-gpu", "1")
     assert (seen["MC_FORCE_TCP"], seen["NCCL_SOCKET_IFNAME"]) == ("1", "lo")
-    assert "KVCM_MANAGER_URL" not in seen
-    elsewhere = environment(LaneJob(**{**vars(JOB), "lane": "kvcm-manager"}), "http://manager")
+    assert not set(OURS) & set(seen)
+    elsewhere = environment(LaneJob(**{**vars(JOB), "lane": "kvcm-manager"}), OURS)
     assert elsewhere["KVCM_MANAGER_URL"] == "http://manager"
+    assert "TOKEN" not in elsewhere
     assert not {"MC_FORCE_TCP", "NCCL_SOCKET_IFNAME", "SGLANG_HOST_IP"} & set(elsewhere)
 
 
