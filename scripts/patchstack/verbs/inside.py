@@ -21,8 +21,7 @@ from patchstack.image.sharing import Wanted, shared
 from patchstack.model import Composition, GuardOutcome, GuardResult, Hardware, LaneJob, Settings
 from patchstack.process import Stop, Stopped
 from patchstack.regress import inside, stacks
-from patchstack.regress.attempts import run_with_attempts
-from patchstack.regress.lane import within_bounds
+from patchstack.regress.file_again import heard_again, log_name
 from patchstack.regress.metrics import OF_SCENARIOS, measuring, read_metrics
 from patchstack.regress.node import memory_gib
 from patchstack.regress.record import Said, unanswered
@@ -41,7 +40,6 @@ _OF_MEMORY = 0.9
 _IN_FILES = 0.5
 """What of that a container's /tmp may take, and its /dev/shm."""
 _PROCESSES = 32_768
-_AGAIN = "again"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def run_inside(
     named = {"tonight": job.image, **({"last-promoted": peer} if peer else {})}
     with _wanted(work, named) as wanted, shared(engine, wanted, work.cache, work.progress) as (running, ids):
         tonight = _Image(work, job, running, ids[0], room, "", logs, ends_s, stop)
-        heard = [tonight.of(replace(suite, paths=(file,)), _log_name(file)) for suite in suites for file in suite.paths]
+        heard = [tonight.of(replace(suite, paths=(file,)), log_name(file)) for suite in suites for file in suite.paths]
         results = tuple(result for said in heard for result in said.results)
         beside: tuple[GuardResult, ...] = ()
         if peer:
@@ -93,10 +91,6 @@ def run_inside(
         tuple(one for said in heard for one in said.settings),
         beside,
     )
-
-
-def _log_name(file: str) -> str:
-    return file.removesuffix(".py").replace("/", "-")
 
 
 # --- one image -----------------------------------------------------------------------------------------
@@ -124,26 +118,11 @@ class _Image:
 
     def of(self, suite: Suite, named: str) -> Said:
         """What the tests of one file say, and again those that died with their process."""
-        said: list[Said] = []
 
-        def attempt(paths: tuple[str, ...], number: int) -> tuple[GuardResult, ...]:
-            part = replace(suite, paths=paths)
-            name = named if number == 1 else f"{named}-{_AGAIN}-{number}"
-            try:
-                heard = self.hear(part, f"{self.of_whom}{name}")
-            except Stopped:
-                raise
-            except MachineError as error:  # it could not begin
-                return tuple(replace(result, by_machine=True) for result in unanswered(part, str(error)))
-            said.append(heard)
-            return within_bounds(part, heard.results)
+        def hear(part: Suite, name: str) -> Said:
+            return self.hear(part, f"{self.of_whom}{name}")
 
-        retries = self.work.config.tests.retries
-        files = tuple(dict.fromkeys(path.partition("::")[0] for path in suite.paths))
-        results = run_with_attempts(attempt, suite.paths, retries, must_pass=True, files=files)
-        settings = {one.test: one for heard in said for one in heard.settings}
-        hardware = next((heard.hardware for heard in said if heard.hardware is not None), None)
-        return Said(results, hardware, tuple(settings.values()))
+        return heard_again(hear, suite, named, self.work.config.tests.retries)
 
     def hear(self, suite: Suite, name: str) -> Said:
         """``suite`` in a container of its own; `MachineError` where none could be made."""

@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchstack.errors import MachineError, UsageError
-from patchstack.model import Composition, Form, GuardResult, LaneAnswer, LaneJob, Settings
+from patchstack.model import Composition, Form, LaneAnswer, LaneJob, Settings
 from patchstack.patches.series import read_series
-from patchstack.process import Stopped
 from patchstack.regress import stacks
-from patchstack.regress.attempts import run_with_attempts
 from patchstack.regress.execute import Tree, hear_suite
 from patchstack.regress.executor import ANSWER, JOB
-from patchstack.regress.lane import within_bounds
+from patchstack.regress.file_again import heard_again, log_name
 from patchstack.regress.lane_jobs import due_on, patches_of, suites_of
 from patchstack.regress.record import Said, unanswered
 from patchstack.regress.suites import Suite
@@ -108,38 +106,24 @@ class _Rehearsal:
     def of(self, suite: Suite) -> Said:
         """One file, and again what died with its process."""
         (file,) = suite.paths
-        name = file.removesuffix(".py").replace("/", "-")
-        said: list[Said] = []
+        return heard_again(self.hear, suite, log_name(file), self.work.config.tests.retries)
 
-        def attempt(paths: tuple[str, ...], number: int) -> tuple[GuardResult, ...]:
-            part = replace(suite, paths=paths)
-            left_s = self.ends_s - self.monotonic()
-            if left_s <= 0:
-                return unanswered(part, f"the job's limit of {self.job.limit_s:.0f} s was over before it began")
-            self.work.progress(f"{file}{' again' if number > 1 else ''}")
-            numbered = name if number == 1 else f"{name}-again-{number}"
-            kept_in = self.logs / stacks.NAME / numbered
-            try:
-                heard = hear_suite(
-                    part,
-                    self.tree,
-                    self.work.root,
-                    self.logs / f"{numbered}.log",
-                    left_s,
-                    keep=stacks.Keep(kept_in, kept_in.relative_to(self.logs.parent).as_posix()),
-                    environment=scenario_environment(self.job),
-                )
-            except Stopped:
-                raise
-            except MachineError as error:  # it could not begin
-                return tuple(replace(result, by_machine=True) for result in unanswered(part, str(error)))
-            said.append(heard)
-            return within_bounds(part, heard.results)
-
-        retries = self.work.config.tests.retries
-        results = run_with_attempts(attempt, suite.paths, retries, must_pass=True, files=suite.paths)
-        hardware = next((one.hardware for one in said if one.hardware is not None), None)
-        return Said(results, hardware, tuple(one for heard in said for one in heard.settings))
+    def hear(self, suite: Suite, name: str) -> Said:
+        """``suite`` in the bed; `MachineError` where it could not begin."""
+        left_s = self.ends_s - self.monotonic()
+        if left_s <= 0:
+            return Said(unanswered(suite, f"the job's limit of {self.job.limit_s:.0f} s was over before it began"))
+        self.work.progress(", ".join(suite.paths))
+        kept_in = self.logs / stacks.NAME / name
+        return hear_suite(
+            suite,
+            self.tree,
+            self.work.root,
+            self.logs / f"{name}.log",
+            left_s,
+            keep=stacks.Keep(kept_in, kept_in.relative_to(self.logs.parent).as_posix()),
+            environment=scenario_environment(self.job),
+        )
 
 
 def scenario_environment(job: LaneJob) -> dict[str, str]:
