@@ -21,8 +21,8 @@ FIELDS = "ArrayJobID:24|,ArrayTaskID:12|,State:24|,exit_code:16|,NodeList:128|,R
 UNSEEN = 73
 """How a job ends on a node that does not see its folder, or the repository (EX_CANTCREAT of sysexits.h)."""
 
-_GIVEN = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME")
-"""What a job sees of its node, beside what it is begun with."""
+_GIVEN = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME")
+"""What a job sees of its node, beside what it is begun with; a container is given GPUs by the second (`devices`)."""
 
 
 class Stand(Enum):

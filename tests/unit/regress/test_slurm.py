@@ -11,6 +11,7 @@ from patchstack.config import Slurm as Settings
 from patchstack.config import load
 from patchstack.errors import ConfigError, MachineError
 from patchstack.ids import Sha
+from patchstack.image.devices import asked_gpus
 from patchstack.model import Form, LaneJob
 from patchstack.queued import FOLDER, cancel_left, named
 from patchstack.regress.executor import LOG, Begin, Place
@@ -73,6 +74,15 @@ def test_the_log_is_gone_on_with_and_a_job_without_gpus_is_told_so(tmp_path: Pat
         assert run_script(text, SLURM_ARRAY_TASK_ID="0", SLURMD_NODENAME=node, CUDA_VISIBLE_DEVICES="7").returncode == 0
     lines = [line for line in (tmp_path / LOG).read_text().splitlines() if not line.startswith(("PWD=", "OLDPWD="))]
     assert lines == ["CUDA_VISIBLE_DEVICES=", "SLURMD_NODENAME=n1", "CUDA_VISIBLE_DEVICES=", "SLURMD_NODENAME=n2"]
+
+
+def test_a_job_is_told_which_gpus_of_its_node_it_was_given(tmp_path: Path) -> None:
+    """Where Slurm shows a job its own devices alone it counts them anew; a container must be given the real ones."""
+    text = script([(0, Place(job(), tmp_path))], Begin(lambda folder: ["/usr/bin/env"], tmp_path, {}))
+    given = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_GPUS": "4,5"}
+    assert run_script(text, SLURM_ARRAY_TASK_ID="0", **given).returncode == 0
+    seen = dict(line.partition("=")[::2] for line in (tmp_path / LOG).read_text().splitlines())
+    assert asked_gpus(2, seen) == ("4", "5")
 
 
 SEEN = """\
