@@ -90,7 +90,8 @@ def judge(
     found = _of_image(composition, image, image_tests, runtime, not_run.get(IMAGE, ""))
     if not found.open_ends and not found.red:
         not_run.pop(IMAGE, None)  # it is there, also for a channel that does not need it
-    others = said_of_lanes(lanes, composition.commit, lenience.quarantine, lenience.max_flaky)
+    tonight = image.image if image else None
+    others = said_of_lanes(lanes, composition.commit, lenience.quarantine, lenience.max_flaky, tonight)
     for other in others:
         not_run.pop(other, None)
     verdicts = []

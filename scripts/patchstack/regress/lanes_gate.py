@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patchstack.model import Form, GuardOutcome, GuardResult, JobState, LaneRun, LaneRuns, Quarantined, Sha
+from patchstack.model import (
+    Form,
+    GuardOutcome,
+    GuardResult,
+    ImageRef,
+    JobState,
+    LaneRun,
+    LaneRuns,
+    Quarantined,
+    Sha,
+)
 from patchstack.regress.quarantine import EXCUSABLE, is_excused
 from patchstack.regress.trend import said_to_gate
 
@@ -31,12 +41,20 @@ class LaneSaid:
 
 
 def said_of_lanes(
-    lanes: LaneRuns | None, composition: Sha, quarantine: Sequence[Quarantined], max_flaky: int | None
+    lanes: LaneRuns | None,
+    composition: Sha,
+    quarantine: Sequence[Quarantined],
+    max_flaky: int | None,
+    image: ImageRef | None = None,
 ) -> dict[str, LaneSaid]:
-    """By lane; none of what was said of another composition. ``max_flaky``: see `gate.Lenience`."""
+    """By lane; none of what was said of another composition. ``max_flaky``: see `gate.Lenience`.
+
+    ``image`` is tonight's, beside which nothing counts that was said inside another one; None where there is none.
+    """
     if lanes is None or lanes.composition != composition:
         return {}
-    return {run.lane: _said(run, quarantine, max_flaky) for run in lanes.runs}
+    tonight = f"{image.repository}@{image.digest}" if image else ""
+    return {run.lane: _said(run, quarantine, max_flaky, tonight) for run in lanes.runs}
 
 
 def together(said: Sequence[LaneSaid]) -> LaneSaid:
@@ -49,7 +67,7 @@ def together(said: Sequence[LaneSaid]) -> LaneSaid:
     )
 
 
-def _said(run: LaneRun, quarantine: Sequence[Quarantined], max_flaky: int | None) -> LaneSaid:
+def _said(run: LaneRun, quarantine: Sequence[Quarantined], max_flaky: int | None, tonight: str) -> LaneSaid:
     if run.form is Form.REHEARSAL:
         not_green = [said.test for said in run.results if said.outcome is not GuardOutcome.PASS]
         failed = f"; not green there: {_some(not_green)}" if not_green else ""
@@ -59,6 +77,10 @@ def _said(run: LaneRun, quarantine: Sequence[Quarantined], max_flaky: int | None
     if not any(end.state is JobState.ANSWERED for end in run.jobs):
         why = "; ".join(dict.fromkeys(f"{end.state.value}: {end.detail}" for end in run.jobs)) or "it has no job"
         return LaneSaid(open_ends=(f"it needs {run.lane}, which did not run: {why}",))
+    others = [end.job.image for end in run.jobs if end.state is JobState.ANSWERED and end.job.image != tonight]
+    if tonight and others:
+        why = f"which ran inside {others[0] or 'no image'}, and tonight's image is {tonight}"
+        return LaneSaid(open_ends=(f"it needs {run.lane}, {why}",))
     excused = [said for said in run.results if said.outcome in _EXCUSED and is_excused(said, quarantine)]
     results = [said for said in run.results if said not in excused]
     neither = [said for said in results if said.outcome not in {*_RED, GuardOutcome.PASS, GuardOutcome.FLAKY}]

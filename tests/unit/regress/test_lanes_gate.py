@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.regress.test_judgement import COMMIT, COMPOSITION, GROUNDS, TREE, C, F, M, P, report_of, run
 
@@ -9,6 +11,8 @@ from patchstack.model import (
     Form,
     GuardOutcome,
     GuardResult,
+    ImageRef,
+    ImageResult,
     JobEnd,
     JobState,
     LaneJob,
@@ -58,6 +62,28 @@ def test_a_lane_that_nobody_asked_leaves_its_channel_open() -> None:
 
 def test_what_was_said_of_another_composition_is_nothing() -> None:
     assert stable(lane(P), of=Sha("9" * 40)).reasons == ("it needs 1-gpu, which did not run",)
+
+
+def made(digest: str) -> ImageResult:
+    labels = (("org.patchstack.tree", TREE),)
+    return ImageResult(ImageRef("acme/sglang", digest, "nightly-1", "cpu", "r", digest, labels, 1, False))
+
+
+def test_what_was_said_inside_another_image_of_the_composition_leaves_its_channel_open() -> None:
+    """Whoever makes the image again promotes that one, and no lane has seen it."""
+    run = lane(P, P)
+    (end,) = run.jobs
+    inside = replace(run, jobs=(replace(end, job=replace(end.job, image="acme/sglang@sha256:1")),))
+    lanes = LaneRuns(COMMIT, (inside,))
+    found = {
+        digest: judge(CHANNELS, COMPOSITION, GROUNDS, GREEN, made(digest), lanes=lanes).verdicts[1]
+        for digest in ("sha256:1", "sha256:2")
+    }
+    assert found["sha256:1"] == Verdict("stable", Status.PASS, (), ())
+    assert (found["sha256:2"].status, found["sha256:2"].reasons) == (
+        Status.INCOMPLETE,
+        ("it needs 1-gpu, which ran inside acme/sglang@sha256:1, and tonight's image is acme/sglang@sha256:2",),
+    )
 
 
 @pytest.mark.parametrize("red", [F, C, GuardOutcome.TIMEOUT])
