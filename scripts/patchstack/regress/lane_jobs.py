@@ -137,7 +137,12 @@ def _slugs(tests: Sequence[Declared]) -> Mapping[str, str]:
 
 
 def _of_its_shard(answer: LaneAnswer) -> Iterator[GuardResult]:
+    asked, machine = answer.job.gpus, answer.hardware
     for said in answer.results:
+        if machine is not None and len(machine.gpus) < asked and said.outcome is GuardOutcome.PASS:
+            reason = f"it passed where {len(machine.gpus)} of its lane's {asked} GPUs were seen"
+            yield replace(said, outcome=GuardOutcome.MISSING, reason=reason)
+            continue
         mine = said.test.partition("::")[0] in answer.job.shard.files
         # Of files that could not be read nobody knows more than the name of their folder, and that is no green.
         if mine or said.outcome is not GuardOutcome.PASS:

@@ -10,6 +10,7 @@ from patchstack.model import (
     Form,
     GuardOutcome,
     GuardResult,
+    Hardware,
     JobEnd,
     JobState,
     LaneAnswer,
@@ -127,6 +128,17 @@ def test_what_nobody_asked_for_is_missing_too() -> None:
         ABORT: NOT_ASKED,
         RETRY: NOT_ASKED,
     }
+
+
+@pytest.mark.parametrize(("gpus", "outcome"), [((), MISSING), (("NVIDIA H200, 140 GiB",), PASS)])
+def test_what_passed_where_not_all_gpus_were_seen_did_not_run_on_its_lane(
+    gpus: tuple[str, ...], outcome: GuardOutcome
+) -> None:
+    (job,) = decide_jobs(ASKED, DUE[2:], 1)
+    end, answer = answered(job, said(READ, slug="kvcm"))
+    found = run_of((end, replace(answer, hardware=Hardware("gpu-7", "16 x AMD EPYC 9554", 128, gpus))))
+    why = "" if gpus else "it passed where 0 of its lane's 1 GPUs were seen"
+    assert found[READ] == ("kvcm", outcome, why)
 
 
 def test_a_green_that_no_file_promises_or_that_is_of_another_job_is_a_crash() -> None:
