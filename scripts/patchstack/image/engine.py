@@ -229,7 +229,8 @@ class OpenEngine:
             "--workdir=/tmp",
             "--env=HOME=/tmp",
             "--log-driver=none",
-            *([f"--timeout={int(limits.timeout_s)}"] if self.engine.name == "podman" else []),
+            # A proxy is for pulling: its address may have a password, and podman would hand it on.
+            *(("--http-proxy=false", f"--timeout={int(limits.timeout_s)}") if self.engine.name == "podman" else ()),
             f"--entrypoint={program}",
         ]
         command = [*self.argv, "run", *options, image, *arguments]

@@ -86,7 +86,10 @@ def test_docker_is_told_the_same_as_podman(tmp_path: Path, monkeypatch: pytest.M
         assert not [option for option in options[name] if option.startswith(("--privileged", "--volume", "--mount"))]
     # Podman ends a container by itself when nobody is left to do it; docker cannot.
     differ = {option.partition("=")[0] for option in options["podman"] ^ options["docker"]}
-    assert differ == {"--root", "--runroot", "--tmpdir", "--storage-driver", "--storage-opt", "--timeout"}
+    own = {"--root", "--runroot", "--tmpdir", "--storage-driver", "--storage-opt", "--timeout"}
+    # Docker's daemon gives a container none of our variables; podman gives it a proxy's, which may have a password.
+    assert differ == {*own, "--http-proxy"}
+    assert "--http-proxy=false" in options["podman"]
 
 
 def test_docker_gets_the_login_as_a_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
