@@ -280,6 +280,8 @@ def settled(
 
 
 def _placed(folder: Path, job: LaneJob) -> Place:
+    """A folder that asks ``job``; `OSError` where an earlier answer stays, which would be taken for its own."""
+    (folder / ANSWER).unlink(missing_ok=True)
     write_whole(folder / JOB, encode(job))
     return Place(job, folder)
 

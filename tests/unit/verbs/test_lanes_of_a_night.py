@@ -159,6 +159,17 @@ def test_a_job_without_an_answer_leaves_the_channel_open(scene: Scene, code: str
     assert set(said(report).values()) == {GuardOutcome.MISSING}
 
 
+def test_an_earlier_answer_that_is_in_the_way_is_not_taken_for_the_job_s_own(scene: Scene) -> None:
+    scene.jobs_say(GREEN)
+    report = scene.fork.night()
+    scene.monkeypatch.setattr(lanes.shutil, "rmtree", lambda *_, **__: None)
+    scene.jobs_say(GREEN, "")
+    assert report.composition is not None
+    asked = lanes.Request(("kvcm-manager",))
+    found = lanes.run_lanes(scene.fork.work, scene.fork.run(report), report.composition, asked)
+    assert [end.state for run in found.runs for end in run.jobs] == [JobState.LOST]
+
+
 def test_without_an_image_nothing_is_begun_and_it_is_said_why(scene: Scene) -> None:
     scene.has_image("")
     scene.jobs_say(GREEN)
