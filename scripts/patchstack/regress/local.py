@@ -137,7 +137,8 @@ class _Jobs:
             if code >= 0:  # it ended by itself: it would again
                 why = f"it ended with {code}, without an answer: {place.said_last}"
                 return JobEnd(job, JobState.LOST, why, platform.node(), begun)
-            why = f"it was killed ({signal.Signals(-code).name})"
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            why = f"it was killed ({name})"
             self.progress(f"{what}: {why}")
         return JobEnd(job, JobState.LOST, why, platform.node(), self.retries + 1)
 

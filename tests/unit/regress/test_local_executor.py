@@ -180,3 +180,9 @@ def test_without_a_driver_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert gpus_here({}) == ("GPU-1", "GPU-2")
     smi.write_text("#!/bin/sh\necho failed\nexit 9\n")
     assert gpus_here({}) == ()
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)"
+    why = f"it was killed (signal {signal.SIGRTMIN + 1})"
+    assert ends(code, place(tmp_path, 1), retries=0) == [(JobState.LOST, why, 1)]
