@@ -87,6 +87,10 @@ FORGED: dict[str, tuple[Callable[[LaneAnswer], LaneAnswer], str]] = {
         f"{FAST} passed after it had not, and is not called flaky",
     ),
     "attempts without end": (with_results(said(FAST, attempts=CRASHED * 101)), f"{FAST} ran 102 times"),
+    "an attempt without end": (
+        with_results(said(FAST, attempts=(replace(CRASHED[0], duration_s=float("nan")),))),
+        f"{FAST} took no time that there is",
+    ),
     "a number of another test": (
         with_results(said(RIGHT, samples=SAMPLES)),
         f"{RIGHT} says numbers that it is not to measure",
