@@ -6,7 +6,7 @@ machines of one `kind`. A rehearsal's numbers are nobody's: a tiny model on a CP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from patchstack.model import (
@@ -23,10 +23,12 @@ from patchstack.model import (
     TreeRun,
     Trend,
 )
+from patchstack.regress.declared import bare
 from patchstack.regress.hardware import kind
 from patchstack.regress.metrics import Metric
 from patchstack.regress.trend import measures_of
 
+UNKNOWN = "an unknown machine"
 _GREEN = {GuardOutcome.PASS, GuardOutcome.QUARANTINED}
 
 
@@ -49,7 +51,18 @@ def lane_measures(metrics: Sequence[Metric], run: LaneRun, past: Past | None) ->
         report = GuardReport(run.lane, "", tuple(runs), (), node=hardware)
         measures = measures_of(mine, report, lane_past(past, run.lane))
         found += [measures] if measures is not None else []
-    return tuple(found)
+    return (*found, *_of_unknown_machines(metrics, run))
+
+
+def _of_unknown_machines(metrics: Sequence[Metric], run: LaneRun) -> Iterator[Measures]:
+    """What passed where nobody has looked at the hardware: there is nothing that its numbers compare with."""
+    silent = [answer for answer in run.answers if answer.hardware is None] if run.form is Form.DEVICE else []
+    files = {file for answer in silent for file in answer.job.shard.files}
+    passed = {bare(said.test) for said in run.results if said.outcome is GuardOutcome.PASS and _file(said) in files}
+    why = "passed on a machine that did not say what it is"
+    missing = tuple((metric.name, f"{metric.test} {why}") for metric in metrics if metric.test in passed)
+    if missing:
+        yield Measures(UNKNOWN, None, (), missing)
 
 
 def by_kind(run: LaneRun) -> dict[str, list[LaneAnswer]]:

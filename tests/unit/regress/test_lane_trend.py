@@ -26,7 +26,7 @@ from patchstack.model import (
     Trend,
 )
 from patchstack.regress.hardware import kind
-from patchstack.regress.lane_trend import lane_measures, lane_past, lane_records
+from patchstack.regress.lane_trend import UNKNOWN, lane_measures, lane_past, lane_records
 from patchstack.regress.lanes_gate import said_of_lanes
 from patchstack.regress.metrics import Better, Metric
 
@@ -183,5 +183,12 @@ def test_the_gate_hears_of_a_lane_s_numbers_as_of_its_tests() -> None:
 
 def test_a_machine_that_did_not_say_what_it_is_has_no_number() -> None:
     run = lane(answer(None, said(SPEED.test, 99.0)))
-    assert lane_measures((SPEED,), run, FIVE) == ()
-    assert lane_records(LaneRuns(TREE, (run,))) == (LaneRecord("1-gpu", "", False),)
+    why = f"{SPEED.test} passed on a machine that did not say what it is"
+    (measures,) = lane_measures((SPEED,), run, FIVE)
+    assert measures == Measures(UNKNOWN, None, (), (("speed", why),))
+    judged = replace(run, measures=(measures,))
+    assert said_of_lanes(LaneRuns(TREE, (judged,)), TREE, (), None)["1-gpu"].open_ends == (
+        f"1-gpu: metric speed is missing: {why}",
+    )
+    assert lane_records(LaneRuns(TREE, (judged,))) == (LaneRecord("1-gpu", "", False),)
+    assert lane_measures((SPEED,), lane(answer(None, said(SPEED.test, outcome=GuardOutcome.FAIL))), FIVE) == ()

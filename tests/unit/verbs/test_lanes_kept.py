@@ -98,7 +98,10 @@ def test_what_is_red_is_kept_and_makes_no_band(place: Scene) -> None:
 
 def test_a_number_that_is_not_said_keeps_the_channel_where_it_is(place: Scene) -> None:
     report = night(place, 1, JOB)
-    assert measures(report) == []  # no machine said what it is, so that nothing could be compared
+    (held,) = measures(report)
+    assert held.missing == (("speed", f"{ONE} passed on a machine that did not say what it is"),)
+    assert report.promotion is not None
+    assert report.promotion.line.channels == ("nightly",)
     silent = night(place, 2, measuring(None))
     (held,) = measures(silent)
     assert held.missing == (("speed", f"{ONE} passed and measured nothing"),)
