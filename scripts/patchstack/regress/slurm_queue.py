@@ -23,6 +23,8 @@ UNSEEN = 73
 
 _GIVEN = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME")
 """What a job sees of its node, beside what it is begun with; a container is given GPUs by the second (`devices`)."""
+_OF_SESSIONS = ("XDG_RUNTIME_DIR",)
+"""What each machine has of its own, or not: a folder that is made where somebody logs in."""
 
 
 class Stand(Enum):
@@ -159,6 +161,8 @@ def _quoted(path: Path) -> str:
 
 
 def _environment(begin: Begin, gpus: int) -> str:
-    set_by_us = begin.environment if gpus else {**begin.environment, "CUDA_VISIBLE_DEVICES": ""}
-    given = [f'${{{name}+"{name}=${name}"}}' for name in (_GIVEN if gpus else _GIVEN[1:])]
+    set_by_us = {name: value for name, value in begin.environment.items() if name not in _OF_SESSIONS}
+    if not gpus:
+        set_by_us["CUDA_VISIBLE_DEVICES"] = ""
+    given = [f'${{{name}+"{name}=${name}"}}' for name in (*(_GIVEN if gpus else _GIVEN[1:]), *_OF_SESSIONS)]
     return " ".join([*(shlex.quote(f"{name}={value}") for name, value in set_by_us.items()), *given])

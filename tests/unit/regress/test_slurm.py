@@ -76,6 +76,21 @@ def test_the_log_is_gone_on_with_and_a_job_without_gpus_is_told_so(tmp_path: Pat
     assert lines == ["CUDA_VISIBLE_DEVICES=", "SLURMD_NODENAME=n1", "CUDA_VISIBLE_DEVICES=", "SLURMD_NODENAME=n2"]
 
 
+@pytest.mark.parametrize("of_node", [{}, {"XDG_RUNTIME_DIR": "/run/user/7"}], ids=["none", "its own"])
+def test_a_job_has_the_folders_of_its_node_s_session_and_not_those_of_ours(
+    tmp_path: Path, of_node: dict[str, str]
+) -> None:
+    """Ours is of a login here: on a node nobody has made it, and podman would be refused there."""
+    begin = Begin(lambda folder: ["/usr/bin/env"], tmp_path, {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/ann"})
+    text = script([(0, Place(job(), tmp_path))], begin)
+    assert run_script(text, SLURM_ARRAY_TASK_ID="0", **of_node).returncode == 0
+    seen = dict(line.partition("=")[::2] for line in (tmp_path / LOG).read_text().splitlines())
+    assert {name: seen[name] for name in ("HOME", "XDG_RUNTIME_DIR") if name in seen} == {
+        "HOME": "/home/ann",
+        **of_node,
+    }
+
+
 def test_a_job_is_told_which_gpus_of_its_node_it_was_given(tmp_path: Path) -> None:
     """Where Slurm shows a job its own devices alone it counts them anew; a container must be given the real ones."""
     text = script([(0, Place(job(), tmp_path))], Begin(lambda folder: ["/usr/bin/env"], tmp_path, {}))
