@@ -43,6 +43,7 @@ from patchstack.regress.metrics import OF_SCENARIOS, read_metrics
 from patchstack.regress.quarantine import excused
 from patchstack.regress.slurm import Slurm
 from patchstack.regress.steps import Rerun
+from patchstack.regress.trend import said_to_gate
 from patchstack.store import Run, decode, encode, write_whole
 from patchstack.verbs.declared import declared_in
 from patchstack.verbs.history import past_of
@@ -359,7 +360,9 @@ def raise_for_lanes(lanes: LaneRuns, asked: Collection[str], run_id: str) -> Non
     if ends and all(end.state is JobState.REFUSED for end in ends):
         raise LaneUnavailable("\n".join(f"lane {end.job.lane}: {end.detail}" for end in ends))
     said = [(run.lane, result) for run in mine for result in run.results]
+    numbers = [(run.lane, said_to_gate(measures)) for run in mine for measures in run.measures]
     red = [f"  {lane}: {one.test}: {one.outcome.value}: {one.reason}" for lane, one in said if one.outcome in _RED]
+    red += [f"  {lane}: {sentence}" for lane, each in numbers for sentence in each.red]
     if red:
         raise GateFailed("\n".join([f"lanes of run {run_id} are red:", *red]))
     fine = {GuardOutcome.PASS, GuardOutcome.QUARANTINED, GuardOutcome.FLAKY}
@@ -371,6 +374,7 @@ def raise_for_lanes(lanes: LaneRuns, asked: Collection[str], run_id: str) -> Non
     open_ends += [
         f"  {lane}: nobody asked for {not_asked.count(lane)} of its tests" for lane in dict.fromkeys(not_asked)
     ]
+    open_ends += [f"  {lane}: {sentence}" for lane, each in numbers for sentence in each.open_ends]
     open_ends += [f"  {run.lane}: no test is declared for it" for run in mine if not run.results]
     if open_ends:
         raise Incomplete("\n".join([f"lanes of run {run_id} are incomplete:", *open_ends]))
