@@ -265,7 +265,17 @@ def _in_turns(
         for image, heard in ((promoted, beside), (tonight, more)):
             if image is promoted or turn < ROUNDS:
                 for suite in plan:
-                    heard += image.hear(suite, f"{image.of_whom}measure-{suite.slug}-{turn}").results
+                    heard += _turn(image, suite, turn)
     # A second turn that nobody answered takes nothing from the first.
     answered = [said for said in more if said.outcome is not GuardOutcome.MISSING]
     return join([*results, *answered]), join(beside)
+
+
+def _turn(image: _Image, suite: Suite, turn: int) -> tuple[GuardResult, ...]:
+    """Of one image; where it could not begin, that is missing: what was heard until then is heard all the same."""
+    try:
+        return image.hear(suite, f"{image.of_whom}measure-{suite.slug}-{turn}").results
+    except Stopped:
+        raise
+    except MachineError as error:
+        return tuple(replace(said, by_machine=True) for said in unanswered(suite, str(error)))
