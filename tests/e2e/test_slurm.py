@@ -161,7 +161,8 @@ def test_a_job_sees_what_it_is_begun_with_and_its_node_and_writes_its_log(bench:
     assert bench.run([place])[0][0] is JobState.ANSWERED
     seen = dict(line.split("=", 1) for line in (place.folder / "env").read_text().split("\0") if line)
     assert set(seen) - {"PWD", "OLDPWD"} == {
-        *("PATH", "WORDS", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME")
+        *("PATH", "WORDS", "CUDA_VISIBLE_DEVICES"),
+        *("SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME"),
     }
     assert (seen["WORDS"], seen["CUDA_VISIBLE_DEVICES"]) == (WORDS, "0")
     assert (place.folder / LOG).read_text() == f"in {bench.root}: {place.folder}\nto its log\n"
