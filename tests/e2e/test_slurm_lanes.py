@@ -93,7 +93,14 @@ def asked(place: Place, slurm: Cluster) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, "-c", "from patchstack.cli import main; main()", "--local", "test", "--json"]
     argv += ["--run", run, "--lane", LANE, "--executor", "slurm", "--rehearse"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(argv, cwd=place.root, stdout=pipe, stderr=pipe, text=True) as asking:
+
+    def as_at_a_terminal() -> None:
+        # In the background of a script Ctrl-C is ignored, and a child inherits that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        argv, cwd=place.root, stdout=pipe, stderr=pipe, text=True, preexec_fn=as_at_a_terminal
+    ) as asking:
         try:
             yield asking
         except AssertionError:

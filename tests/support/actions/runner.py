@@ -132,14 +132,15 @@ class Runner:
     ) -> Ran:
         """One job of ``ran`` as a further attempt, as "Re-run jobs" does it.
 
-        What the jobs before it have given to it (``needs.NAME.outputs.NAME``) is in ``needed``.
+        What the jobs before it have given to it (``needs.NAME.outputs.NAME``, ``needs.NAME.result``) is in ``needed``.
         """
         document = self.read_workflow(workflow)
         alone = {key: value for key, value in document["jobs"][job].items() if key not in ("needs", "if")}
-        text = yaml.safe_dump({**document, "jobs": {job: alone}})
+        given = json.dumps(alone)
         for name, value in needed.items():
-            text = text.replace(f"${{{{ {name} }}}}", value)
-        assert "needs." not in text, "a job needs more than it was given"
+            given = given.replace(f"${{{{ {name} }}}}", value).replace(name, f"'{value}'")
+        assert "needs." not in given, "a job needs more than it was given"
+        text = yaml.safe_dump({**document, "jobs": {job: json.loads(given)}})
         return self.run(workflow, event, text=text, run_id=ran.id, attempt=attempt)
 
     def read_workflow(self, workflow: str) -> dict[str, Any]:

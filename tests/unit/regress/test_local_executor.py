@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,15 @@ def test_a_job_that_is_late_is_ended(tmp_path: Path) -> None:
     ]
 
 
-def test_an_interruption_leaves_no_job_and_asks_each_to_end(tmp_path: Path) -> None:
+@pytest.fixture
+def at_a_terminal() -> Iterator[None]:
+    """In the background of a script Ctrl-C is ignored, and a child inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_leaves_no_job_and_asks_each_to_end(tmp_path: Path, at_a_terminal: None) -> None:
     """It hears of it as of Ctrl-C, and has time for what it has begun."""
     one, two = place(tmp_path, 1), place(tmp_path, 2)
     code = """\
