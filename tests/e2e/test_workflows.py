@@ -362,6 +362,7 @@ def propose_breaking(world: World, number: int, subject: str) -> None:
     world.fork.repository.label(number, "deploy", by="ann")
 
 
+@pytest.mark.thorough  # minutes of real guards, again and again
 def test_who_breaks_a_guard_is_found_and_left_out_and_the_rest_ships(world: World) -> None:
     """Found where pull requests run and no token is; what is left is composed again by who promotes."""
     good = f"{SRT}/models/phi.py"
@@ -385,6 +386,7 @@ def test_who_breaks_a_guard_is_found_and_left_out_and_the_rest_ships(world: Worl
     assert len(headlines(world.fork)[2001]) == 1
 
 
+@pytest.mark.thorough  # minutes of real guards, again and again
 def test_a_red_night_moves_nothing_and_is_judged_where_no_pull_request_ran(world: World) -> None:
     """With nobody asked who it was."""
     config = world.fork.read("main", "deploy.yaml")
