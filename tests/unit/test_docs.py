@@ -217,3 +217,8 @@ def test_quoted_guards_stand_in_the_files_that_are_named() -> None:
         source = (ROOT / path).read_text()
         missing = [part for part in code.strip().split("\n\n\n") if part not in source]
         assert missing == [], path
+
+
+def test_make_test_rehearses_every_lane() -> None:
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("LANES := ")]
+    assert line.split()[2:] == [lane for lane in load(ROOT / "deploy.yaml").tests.lanes if lane != "cpu"]
